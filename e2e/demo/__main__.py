@@ -1,0 +1,201 @@
+"""`make demo`: from a bare machine to a fine-tuned model that answers, everything real."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+from typing import Annotated, Any
+
+import openai
+import typer
+import yaml
+from pinnace.tiny.task import TOOLS
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from e2e import install
+from e2e.apiserver import BIN
+from e2e.cluster import Cluster, ClusterError, cluster
+from e2e.demo.stages import Report, Stages
+from e2e.images.errors import ImageError
+from e2e.images.recipe import RECIPES
+from e2e.kube import CommandError, Kubectl, Object, condition
+
+FOLDER = Path(__file__).parent
+SAMPLE = FOLDER.parents[1] / "crds" / "samples" / "sft-demo.yaml"
+NAMESPACE = "demo"
+IMAGES = ["operator", "trainer", "rollout-vllm"]
+QUESTION = (31, 47)
+
+
+class DemoFailed(RuntimeError):
+    """A step did not end well; the message says which and why."""
+
+
+def manifest(name: str, kubectl: Kubectl, **values: str) -> Object:
+    """A YAML file of this folder with `$values` filled in; `$storage` becomes the pods' S3 environment."""
+    keys = {
+        "PINNACE_S3_ENDPOINT": "endpoint",
+        "PINNACE_S3_BUCKET": "bucket",
+        "AWS_REGION": "region",
+        "AWS_ACCESS_KEY_ID": "accessKeyId",
+        "AWS_SECRET_ACCESS_KEY": "secretAccessKey",
+    }
+    storage = [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": install.STORAGE_SECRET, "key": key}}}
+        for variable, key in keys.items()
+    ]
+    text = Template((FOLDER / name).read_text()).substitute(
+        values, storage=json.dumps([{"name": "HOME", "value": "/tmp"}, *storage])
+    )
+    loaded: Object = yaml.safe_load(text)
+    loaded["metadata"]["namespace"] = kubectl.namespace
+    return loaded
+
+
+def make_tiny_model(kubectl: Kubectl, uri: str) -> None:
+    kubectl.run("delete", "job", "tiny-model", "--ignore-not-found", "--wait")
+    kubectl.apply(manifest("tiny-model.yaml", kubectl, image=RECIPES["trainer"].reference("cpu"), model=uri))
+    done = kubectl.wait("the tiny model", lambda: _ended(kubectl.get("job", "tiny-model")), timeout=180)
+    if done != "Complete":
+        raise DemoFailed("making the tiny model failed:\n" + kubectl.run("logs", "job/tiny-model", "--tail=20"))
+
+
+def _ended(job: Object | None) -> str:
+    types = (type_ for type_ in ("Complete", "Failed") if job and condition(job, type_).get("status") == "True")
+    return next(types, "")
+
+
+def train(kubectl: Kubectl, report: Report) -> Object:
+    """Apply the sample and follow it to its end; returns the finished SFTJob."""
+    kubectl.run("apply", "-f", str(SAMPLE))
+    name = yaml.safe_load(SAMPLE.read_text())["metadata"]["name"]
+
+    def finished() -> Object | None:
+        job = kubectl.get("sftjob", name) or {}
+        report(describe(job))
+        return job if _ended(job) else None
+
+    job: Object = kubectl.wait("the SFTJob", finished, timeout=900, poll=1)
+    if condition(job, "Failed").get("status") == "True":
+        raise DemoFailed(f"the SFTJob failed: {condition(job, 'Failed').get('message')}")
+    return job
+
+
+def describe(job: Object) -> str:
+    """One line on a job's state, for a person who watches."""
+    status = job.get("status", {})
+    progress, metrics = status.get("progress", {}), status.get("progress", {}).get("metrics", [])
+    loss = next((f", loss {each['value']}" for each in metrics if each["name"] == "loss"), "")
+    steps = f", step {progress['step']}/{progress.get('totalSteps', '?')}{loss}" if progress.get("step") else ""
+    pending = f": {status['pending']['message']}" if status.get("pending") else ""
+    return f"{status.get('state', 'Pending')}{steps}{pending}"
+
+
+def serve(kubectl: Kubectl, uri: str) -> None:
+    image = RECIPES["rollout-vllm"].reference("cpu")
+    kubectl.apply(manifest("serve.yaml", kubectl, image=image, model=uri))
+    kubectl.run("rollout", "status", "deployment/demo-model", "--timeout=300s", timeout=310)
+
+
+def ask(kubectl: Kubectl) -> str:
+    """Play one question with an unmodified OpenAI client: the model calls the tool, reads its result and answers."""
+    a, b = QUESTION
+    with kubectl.port_forward("deployment/demo-model", 8000) as address:
+        client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none")
+        messages: list[Any] = [{"role": "user", "content": f"{a}+{b}"}]
+        options: dict[str, Any] = {
+            "model": "demo",
+            "tools": TOOLS,
+            "tool_choice": "none",
+            "temperature": 0,
+            "max_tokens": 64,
+        }
+        call = client.chat.completions.create(messages=messages, **options).choices[0].message.content or ""
+        messages += [
+            {"role": "assistant", "content": call},
+            {"role": "tool", "tool_call_id": "0", "content": str(a + b)},
+        ]
+        answer = client.chat.completions.create(messages=messages, **options).choices[0].message.content or ""
+    return f"user       {a}+{b}\nassistant  {call}\ntool       {a + b}\nassistant  {answer}"
+
+
+def run(stages: Stages, kube: Cluster) -> str:
+    """All stages in order; returns the summary."""
+    with stages.stage("Build the images that changed") as report:
+        install.build_images(IMAGES, report)
+    with stages.stage("Start Kubernetes, JobSet and S3"):
+        kube.up()
+    with stages.stage("Load the images") as report:
+        install.load_images(kube, IMAGES, report)
+    with stages.stage("Install the operator with Helm"):
+        install.install_operator(kube)
+        kubectl = install.namespace(kube, NAMESPACE)
+    model = yaml.safe_load(SAMPLE.read_text())["spec"]["model"]["uri"]
+    with stages.stage("Make a tiny Qwen3 and put it into S3"):
+        make_tiny_model(kubectl, model)
+    with stages.stage("Fine-tune it: kubectl apply -f crds/samples/sft-demo.yaml") as report:
+        job = train(kubectl, report)
+    stages.console.print(kubectl.run("get", "sft,jobset,pods"), style="dim")
+    with stages.stage("Serve the trained model with vLLM"):
+        serve(kubectl, job["status"]["output"]["uri"])
+    with stages.stage("Ask it"):
+        dialogue = ask(kubectl)
+    return summary(job, dialogue)
+
+
+def summary(job: Object, dialogue: str) -> str:
+    status = job["status"]
+    checkpoint, output = status.get("checkpoint", {}), status["output"]
+    metrics = ", ".join(f"{each['name']} {each['value']}" for each in status["progress"].get("metrics", []))
+    return (
+        f"{escape(dialogue)}\n\n"
+        f"model       {output['uri']}\n            {output['digest']}\n"
+        f"checkpoint  step {checkpoint.get('step')}: {checkpoint.get('uri')}\n"
+        f"metrics     {metrics}"
+    )
+
+
+def main(
+    keep: Annotated[bool, typer.Option(help="Leave everything running.")] = False,
+    provider: Annotated[str, typer.Option(help="embedded, kind or current")] = "embedded",
+) -> None:
+    """Train a tiny model on a real Kubernetes on this machine and ask it a question."""
+    # `kill` and a closed terminal clean up like Ctrl-C.
+    interrupt: Callable[..., Any] = signal.default_int_handler
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+    stages = Stages()
+    kube = cluster(provider, Console(stderr=True, style="dim"))
+    code = 1
+    try:
+        text = run(stages, kube)
+        stages.console.print(
+            Panel(text, title="Pinnace", subtitle=f"{sum(stages.times.values()):.0f} s in all", expand=False)
+        )
+        code = 0
+    except (ClusterError, ImageError, CommandError, TimeoutError, DemoFailed, openai.OpenAIError) as error:
+        stages.console.print(f"[red]✗[/] {escape(str(error))}")
+    except KeyboardInterrupt:
+        stages.console.print("stopped")
+    finally:
+        if keep and code == 0:
+            stages.console.print(
+                f"export KUBECONFIG={kube.kubeconfig} PATH={BIN}:$PATH\n"
+                f"kubectl -n {NAMESPACE} describe sft    # look around\n"
+                f"pinnace cluster down          # when you have seen enough",
+                soft_wrap=True,
+            )
+        else:
+            with stages.stage("Take the cluster down"):
+                kube.down()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    typer.run(main)

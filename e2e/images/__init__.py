@@ -1,0 +1,1 @@
+"""Building Pinnace's container images without a registry, and handing them to a containerd."""

@@ -1,0 +1,95 @@
+"""The registry of kinds: one row makes a CRD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pinnace_operator.api.base import ApiModel, Rule
+from pinnace_operator.api.sft import SFTJob
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `kubectl get`; `wide` ones show with `-o wide` only."""
+
+    name: str
+    path: str
+    type: str = "string"
+    wide: bool = False
+    description: str = ""
+
+    def to_schema(self) -> dict[str, str | int]:
+        schema: dict[str, str | int] = {"name": self.name, "type": self.type, "jsonPath": self.path}
+        if self.description:
+            schema["description"] = self.description
+        if self.wide:
+            schema["priority"] = 1
+        return schema
+
+
+AGE = Column("Age", ".metadata.creationTimestamp", "date")
+
+JOB_COLUMNS = (
+    Column("State", ".status.state", description="The conditions in one word"),
+    Column("Progress", ".status.progress.percent", "integer", description="Percent of the steps done"),
+    Column("Reason", '.status.conditions[?(@.type=="Progressing")].reason', description="Why the job is in its state"),
+    Column("Queue", ".spec.queueName", description="Kueue LocalQueue"),
+    AGE,
+    Column("Step", ".status.progress.step", "integer", wide=True, description="Optimizer steps done"),
+    Column("Loss", '.status.progress.metrics[?(@.name=="loss")].value', wide=True, description="Latest training loss"),
+    Column("Restarts", ".status.restarts", "integer", wide=True, description="Restarts after failures"),
+    Column("Output", ".status.output.uri", wide=True, description="Where the result is"),
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a CRD says besides its schema.
+
+    `immutable` are fields of the spec (dotted, camelCase) that can't change once status.startTime is set.
+    """
+
+    model: type[ApiModel]
+    plural: str
+    short_names: tuple[str, ...]
+    immutable: tuple[str, ...]
+    columns: tuple[Column, ...] = JOB_COLUMNS
+    selectable: tuple[str, ...] = (".spec.queueName", ".status.state")
+
+    @property
+    def name(self) -> str:
+        return self.model.__name__
+
+
+def immutability(field: str) -> Rule:
+    """A rule about changes: the field of the spec stays as it is once the job has started."""
+    new, old = f"self.spec.{field}", f"oldSelf.spec.{field}"
+    # Plain comparison of typed fields: optionals (`.?field`) would lose the bounds that the cost estimate needs.
+    same = f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
+    return Rule(
+        f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({same})",
+        f"spec.{field} can't change after the job has started: "
+        "create a new job under another name, or delete this one first",
+        field=f".spec.{field}",
+    )
+
+
+KINDS = (
+    Kind(
+        SFTJob,
+        plural="sftjobs",
+        short_names=("sft",),
+        immutable=(
+            "model",
+            "data",
+            "training",
+            "deepspeed",
+            "lora",
+            "checkpoint.everySteps",
+            "trainer",
+            "tracking",
+            "storage",
+            "queueName",
+        ),
+    ),
+)

@@ -1,0 +1,132 @@
+"""One job with all that is known about it: what every phase of its life looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Protocol
+
+from pinnace_operator.api.conditions import ConditionType, Reason, find
+from pinnace_operator.api.shared import DeletionPolicy, ModelSource
+from pinnace_operator.api.status import InputRef, JobStatus, LastFailure
+from pinnace_operator.builders.identity import Identity
+from pinnace_operator.builders.jobset import Budget
+from pinnace_operator.reconcile import clock, failure
+from pinnace_operator.reconcile.jobset import JobSet
+from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Raw
+from pinnace_operator.reconcile.pods import Pod, read
+
+
+class JobSpec(Protocol):
+    """What the specs of all kinds of jobs have in common."""
+
+    @property
+    def queue_name(self) -> str | None: ...
+    @property
+    def suspend(self) -> bool: ...
+    @property
+    def active_deadline_seconds(self) -> int | None: ...
+    @property
+    def ttl_seconds_after_finished(self) -> int | None: ...
+    @property
+    def backoff_limit(self) -> int: ...
+    @property
+    def deletion_policy(self) -> DeletionPolicy: ...
+    @property
+    def model(self) -> ModelSource: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobType:
+    """What a kind of job adds to the life that all jobs share."""
+
+    role: str
+    """The container whose running means that the job runs; the JobSet's replicated job has its name."""
+    crashed: Reason
+    """The reason when it ends without a word."""
+    parse: Callable[[Raw], Any]
+    """The spec of a raw resource. Raises pydantic.ValidationError."""
+    nodes: Callable[[Any], int]
+    """Pods of the gang."""
+    pod_resources: Callable[[Any], Raw]
+    """`resources` of the role's container, for messages."""
+    inputs: Callable[[Any], tuple[InputRef, ...]]
+    """The lineage, as far as the spec alone tells it; the first is the model."""
+    build: Callable[[Identity, Any, OperatorSettings, Mapping[str, Any], Budget], dict[str, Any]]
+    """The JobSet's manifest, from identity, spec, settings, the resolved model and the budget."""
+    cleanup: Callable[[Identity, Any, OperatorSettings], dict[str, Any]]
+    """The JobSet that deletes the run's S3 data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A resource with its facts, read once."""
+
+    type: JobType
+    identity: Identity
+    spec: JobSpec
+    before: JobStatus
+    observed: Observed
+
+    @property
+    def now(self) -> datetime:
+        return self.observed.now
+
+    @cached_property
+    def jobset(self) -> JobSet | None:
+        """Ours; a JobSet of the same name that belongs to someone else is `stranger`."""
+        found = JobSet(self.observed.jobset) if self.observed.jobset else None
+        return found if found and found.owned_by(self.identity) else None
+
+    @cached_property
+    def stranger(self) -> JobSet | None:
+        found = JobSet(self.observed.jobset) if self.observed.jobset else None
+        return found if found and not found.owned_by(self.identity) else None
+
+    @cached_property
+    def pods(self) -> tuple[Pod, ...]:
+        return read(self.observed.pods)
+
+    @cached_property
+    def gang(self) -> tuple[Pod, ...]:
+        """Pods of the present attempt."""
+        jobset = self.jobset
+        return tuple(pod for pod in self.pods if pod.of(jobset)) if jobset else ()
+
+    @cached_property
+    def alive(self) -> tuple[Pod, ...]:
+        """Pods, of any attempt, whose containers may still run."""
+        return tuple(pod for pod in self.pods if not pod.ended)
+
+    @cached_property
+    def last_failure(self) -> LastFailure | None:
+        """The latest one, also when its pod is gone."""
+        role = {"resources": self.type.pod_resources(self.spec)}
+        seen = failure.latest(self.pods, role, self.type.crashed)
+        known = self.before.last_failure
+        return seen if seen and (known is None or seen.time >= known.time) else known
+
+    @cached_property
+    def attempt(self) -> int:
+        return max(self.before.attempt, self.jobset.attempt) if self.jobset else self.before.attempt
+
+    @cached_property
+    def restarts(self) -> int:
+        """That count against backoffLimit."""
+        return max(self.before.restarts, self.jobset.counted_restarts) if self.jobset else self.before.restarts
+
+    @cached_property
+    def active_seconds(self) -> int:
+        """Since startTime, without the time in which the job was suspended by its user or its queue."""
+        suspended = find(self.before.conditions, ConditionType.SUSPENDED)
+        if self.before.start_time is None or (suspended and suspended.status == "True"):
+            return self.before.active_seconds
+        since = max(self.before.start_time, suspended.last_transition_time) if suspended else self.before.start_time
+        return self.before.active_seconds + clock.seconds_since(since, self.now)
+
+    @property
+    def next_attempt(self) -> int:
+        """Number of the first attempt of a JobSet that is made now."""
+        return self.before.attempt + 1 if self.before.start_time else 0

@@ -1,0 +1,101 @@
+"""SFTJob: what it adds to the life that all jobs share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pinnace_operator.api.conditions import Reason
+from pinnace_operator.api.sft import SFTJob, SFTJobSpec
+from pinnace_operator.api.shared import DataSource, ModelSource
+from pinnace_operator.api.status import InputRef
+from pinnace_operator.builders import environment, sft
+from pinnace_operator.builders.identity import Identity
+from pinnace_operator.builders.jobset import Budget
+from pinnace_operator.reconcile.decide import decide
+from pinnace_operator.reconcile.job import JobType
+from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Raw
+
+
+def reconcile(resource: Raw, observed: Observed) -> Plan:
+    """What to do for an SFTJob (as the API server returns it)."""
+    return decide(SFT, resource, observed)
+
+
+def references(resource: Raw) -> tuple[tuple[str, str], ...]:
+    """(kind, name) of the resource whose result it starts from."""
+    model = (resource.get("spec") or {}).get("model") or {}
+    source = model.get("from") or {}
+    return ((str(source["kind"]), str(source["name"])),) if source.get("kind") and source.get("name") else ()
+
+
+def _parse(resource: Raw) -> SFTJobSpec:
+    # Without the status: whether that can be read is another question.
+    return SFTJob.from_manifest({name: value for name, value in resource.items() if name != "status"}).spec
+
+
+def _inputs(spec: SFTJobSpec) -> tuple[InputRef, ...]:
+    data = {"data.train": spec.data.train, "data.eval": spec.data.eval}
+    return (_model(spec.model), *(_data(field, source) for field, source in data.items() if source))
+
+
+def _model(source: ModelSource) -> InputRef:
+    if source.from_:
+        checkpoint = f"@{source.from_.checkpoint}" if source.from_.checkpoint else ""
+        return InputRef(ref=f"model: {source.from_.kind}/{source.from_.name}{checkpoint}")
+    if source.hub:
+        return InputRef(ref=f"model: hub {source.hub.repo}@{source.hub.revision}"[:512])
+    return InputRef(ref=f"model: {source.uri}"[:512], uri=source.uri)
+
+
+def _data(field: str, source: DataSource) -> InputRef:
+    if source.uri:
+        return InputRef(ref=f"{field}: {source.uri}"[:512], uri=source.uri)
+    if source.hub:
+        return InputRef(ref=f"{field}: hub {source.hub.repo}@{source.hub.revision} {source.hub.split}"[:512])
+    if source.config_map:
+        return InputRef(ref=f"{field}: ConfigMap/{source.config_map.name} {source.config_map.key}"[:512])
+    builtin = source.builtin
+    assert builtin is not None  # noqa: S101 -- the model guarantees exactly one source
+    return InputRef(ref=f"{field}: builtin {builtin.name}, {builtin.samples} samples, seed {builtin.seed}")
+
+
+def _build(
+    identity: Identity, spec: SFTJobSpec, settings: OperatorSettings, model: Mapping[str, Any], budget: Budget
+) -> dict[str, Any]:
+    env = _environment(identity, spec, settings, model, budget.first_attempt)
+    return sft.training(identity, spec, env=env, images=_images(settings), budget=budget)
+
+
+def _cleanup(identity: Identity, spec: SFTJobSpec, settings: OperatorSettings) -> dict[str, Any]:
+    env = _environment(identity, spec, settings, {}, 0)
+    return sft.cleanup(identity, spec, env=env, images=_images(settings))
+
+
+def _environment(
+    identity: Identity, spec: SFTJobSpec, settings: OperatorSettings, model: Mapping[str, Any], first_attempt: int
+) -> list[dict[str, Any]]:
+    defaults = settings.storage
+    known = {"endpoint": defaults.endpoint, "bucket": defaults.bucket, "prefix": defaults.prefix}
+    return [
+        environment.job(identity, spec.to_manifest(), model=model, first_attempt=first_attempt),
+        *environment.pod(),
+        *environment.storage(spec.storage, {**known, "region": defaults.region}, secret=spec.storage.secret_name),
+        *environment.progress(settings.progress_url, settings.progress_ca),
+    ]
+
+
+def _images(settings: OperatorSettings) -> sft.Images:
+    return sft.Images(registry=settings.image_registry, tag=settings.image_tag, pull_policy=settings.image_pull_policy)
+
+
+SFT = JobType(
+    role=sft.ROLE,
+    crashed=Reason.TRAINER_FAILED,
+    parse=_parse,
+    nodes=lambda spec: spec.trainer.nodes,
+    pod_resources=lambda spec: spec.trainer.resources.to_manifest(),
+    inputs=_inputs,
+    build=_build,
+    cleanup=_cleanup,
+)

@@ -1,0 +1,29 @@
+"""API resources of the kinds in the registry, and of Kueue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pinnace_operator.api.base import GROUP, VERSION
+from pinnace_operator.reconcile import registry
+from pinnace_operator.runtime.kube import Resource
+
+KINDS: Mapping[str, Resource] = {
+    name: Resource(GROUP, VERSION, kind.plural, name) for name, kind in registry.KINDS.items()
+}
+WORKLOADS = Resource("kueue.x-k8s.io", "v1beta1", "workloads", "Workload")
+
+_CHILDREN = {
+    (child.api_version, child.kind): Resource(*child.api_version.rpartition("/")[::2], child.plural, child.kind)
+    for kind in registry.KINDS.values()
+    for child in kind.children
+}
+
+
+def child_resource(api_version: str, kind: str) -> Resource:
+    """Where children of this kind live.
+
+    Raises:
+        KeyError: the registry does not list it, so the operator has no rights on it either.
+    """
+    return _CHILDREN[api_version, kind]

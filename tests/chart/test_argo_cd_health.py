@@ -1,0 +1,59 @@
+"""What Argo CD shows for an SFTJob: one row a status, run by a real Lua."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lupa import LuaRuntime
+from pinnace_operator.reconcile.plan import OperatorSettings
+
+from e2e.simulation.decide import decide
+from e2e.simulation.objects import OUTPUT, Object, ended, jobset, outcome, pod, sftjob, started, waiting
+
+SCRIPT = (Path(__file__).parents[2] / "charts" / "pinnace" / "argocd" / "sftjob.lua").read_text()
+DONE = ended(0, message=outcome(0, "Completed", output=OUTPUT))
+
+
+def health(resource: Object) -> tuple[str, str]:
+    lua = LuaRuntime(unpack_returned_tuples=True)
+    lua.globals().obj = _table(lua, resource)
+    result = lua.execute(SCRIPT)
+    return str(result.status), str(result.message)
+
+
+def _table(lua: LuaRuntime, value: Any) -> Any:
+    if isinstance(value, dict):
+        return lua.table_from({key: _table(lua, each) for key, each in value.items()})
+    if isinstance(value, list | tuple):
+        return lua.table_from([_table(lua, each) for each in value])
+    return value
+
+
+def reconciled(job: Object, **facts: Any) -> Object:
+    return {**job, "status": dict(decide(job, settings=OperatorSettings(), **facts).status)}
+
+
+PULL = pod(phase="Pending", init=waiting("ImagePullBackOff"))
+CASES: list[tuple[str, Object, str, str]] = [
+    ("no status yet", sftjob(), "Progressing", "operator"),
+    ("an old generation", sftjob(status={**started(), "observedGeneration": 0}), "Progressing", "generation 1"),
+    ("starting", reconciled(sftjob()), "Progressing", "Starting"),
+    ("running", reconciled(sftjob(status=started()), jobset=jobset(), pods=(pod(),)), "Progressing", "Running"),
+    ("suspended", reconciled(sftjob(suspend=True)), "Suspended", "Set it to false"),
+    ("queued", reconciled(sftjob(queueName="q", status=started()), jobset=jobset(suspend=True)), "Suspended", "QuotaPending"),
+    ("stalled", reconciled(sftjob(status=started()), jobset=jobset(), pods=(PULL,)), "Degraded", "ImagePullFailed"),
+    (
+        "complete",
+        reconciled(sftjob(status=started()), jobset=jobset(ended="Completed"), pods=(pod(phase="Succeeded", trainer=DONE),)),
+        "Healthy", "Completed",
+    ),
+    ("failed", reconciled(sftjob(nonsense=1)), "Degraded", "InvalidSpec"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("resource", "status", "says"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_health(resource: Object, status: str, says: str) -> None:
+    found, message = health(resource)
+    assert (found, says in message) == (status, True), message

@@ -1,0 +1,82 @@
+"""The job a pod works on, as the operator hands it over (docs/contracts.md §2)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+from pinnace_operator.api.sft import SFTJobSpec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from pinnace.outcome import InvalidSpec
+from pinnace.progress import Identity
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class ResolvedModel(_Part):
+    """What `spec.model` came to: the address, and the digest where it is known.
+
+    With `checkpoint: best`, the address is that of a run's `checkpoints`; the pod picks the one with the best score.
+    """
+
+    uri: str | None = None
+    digest: str | None = None
+    checkpoint: Literal["best"] | None = None
+
+
+class Resolved(_Part):
+    """What the operator looked up for the job."""
+
+    model: ResolvedModel = ResolvedModel()
+
+
+class Job(_Part):
+    """One SFTJob as a pod sees it.
+
+    Attributes:
+        run_path: `<namespace>/sftjob/<name>/<uid8>`, the run's folder below the storage prefix.
+        first_attempt: attempts before this JobSet, which counts its restarts from 0.
+        attempt: number of this attempt over the life of the job, from 0.
+        pod: this pod's name.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: SFTJobSpec
+    resolved: Resolved = Resolved()
+    run_path: str = Field(min_length=1)
+    first_attempt: int = Field(default=0, ge=0)
+    attempt: int = Field(default=0, ge=0)
+    pod: str = ""
+
+    @property
+    def identity(self) -> Identity:
+        """Who reports progress."""
+        return Identity(self.kind, self.namespace, self.name, self.uid, self.attempt)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Job:
+        """Reads `PINNACE_JOB`, `PINNACE_ATTEMPT` and `PINNACE_POD`. Raises `InvalidSpec` naming every bad field."""
+        text = environ.get("PINNACE_JOB")
+        if not text:
+            raise InvalidSpec("PINNACE_JOB is not set: this command runs in a pod that the operator made")
+        try:
+            job = cls.model_validate_json(text)
+            attempt = job.first_attempt + int(environ.get("PINNACE_ATTEMPT") or 0)
+            return job.model_copy(update={"attempt": attempt, "pod": environ.get("PINNACE_POD", "")})
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, one['loc'])) or 'PINNACE_JOB'}: {one['msg']}"
+                for one in error.errors(include_url=False, include_input=False, include_context=False)
+            )
+            raise InvalidSpec(f"{problems}: correct the spec; operator and images must have the same version") from None
+        except ValueError:
+            raise InvalidSpec(f"PINNACE_ATTEMPT is {environ.get('PINNACE_ATTEMPT')!r}: it must be a number") from None

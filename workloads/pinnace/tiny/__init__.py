@@ -1,0 +1,1 @@
+"""The tiny model and the built-in tasks of the demo and the tests."""

@@ -1,0 +1,58 @@
+"""`arithmetic-tools`: a task small enough that half a million parameters learn it in a minute on a CPU.
+
+The user asks for a sum, the model calls `add`, reads the result and answers. It needs everything an agent needs (a tool
+schema, a well-formed call with the right arguments, reading a tool's result, knowing when to stop) and nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+TOOLS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "description": "Adds two numbers.",
+            "parameters": {
+                "type": "object",
+                "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+                "required": ["a", "b"],
+            },
+        },
+    }
+]
+
+
+def question(a: int, b: int) -> str:
+    return f"{a}+{b}"
+
+
+def add(arguments: Mapping[str, object]) -> str:
+    """The tool itself; a model's malformed arguments get an error text, as from any tool."""
+    a, b = arguments.get("a"), arguments.get("b")
+    if not (isinstance(a, int) and isinstance(b, int)):
+        return "error: a and b must be integers"
+    return str(a + b)
+
+
+def arithmetic_tools(samples: int, seed: int) -> Iterator[dict[str, Any]]:
+    """`samples` conversations in the OpenAI format; the same for the same seed on every machine."""
+    dice = random.Random(f"arithmetic-tools-{seed}")  # noqa: S311 - data, not a secret
+    for _ in range(samples):
+        a, b = dice.randrange(100), dice.randrange(100)
+        call = {"type": "function", "function": {"name": "add", "arguments": {"a": a, "b": b}}}
+        yield {
+            "messages": [
+                {"role": "user", "content": question(a, b)},
+                {"role": "assistant", "content": "", "tool_calls": [call]},
+                {"role": "tool", "content": str(a + b)},
+                {"role": "assistant", "content": str(a + b)},
+            ],
+            "tools": TOOLS,
+        }
+
+
+BUILTIN: dict[str, Callable[[int, int], Iterator[dict[str, Any]]]] = {"arithmetic-tools": arithmetic_tools}

@@ -128,14 +128,15 @@ class World:
             self.pods = [self._advance(each) for each in self.pods]
 
     def fail(self, rank: int, code: int) -> None:
-        """A trainer ends early."""
+        """A trainer ends early, also one whose JobSet is gone."""
         reason = {85: "Checkpointed", PERMANENT: "Diverged"}.get(code, "TrainerFailed")
         said = outcome(
             code, reason, "it ended", **({"checkpoint": checkpoint(10)} if code == int(ExitCode.CHECKPOINTED) else {})
         )
         for index, each in enumerate(self.pods):
             if each["status"]["phase"] == "Running" and index == rank % max(1, len(self.pods)):
-                self.pods[index] = self._pod(index, phase="Failed", trainer=ended(code, message=said))
+                failed = pod(index, phase="Failed", trainer=ended(code, message=said))
+                self.pods[index] = {**each, "status": failed["status"]}
 
     def kill(self, rank: int) -> None:
         """A pod vanishes with its node."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-from rich.console import Console
 
 from e2e.apiserver import BIN
 from e2e.cluster import Cluster
@@ -16,7 +13,7 @@ from e2e.images.engine import STORAGE, Buildah, Say
 from e2e.images.load import Containerd, load
 from e2e.images.recipe import select
 from e2e.images.store import Store
-from e2e.kube import Kubectl, Object
+from e2e.kube import Kubectl
 
 CHART = Path(__file__).resolve().parents[1] / "charts" / "pinnace"
 SYSTEM_NAMESPACE = "pinnace-system"
@@ -54,31 +51,8 @@ def install_operator(cluster: Cluster, *values: str) -> None:
     kubectl.helm("upgrade", "--install", "pinnace", str(CHART), "--create-namespace", "--wait", *settings)
 
 
-def storage_secret(cluster: Cluster, namespace: str) -> Object:
-    """The Secret through which a namespace's pods reach the cluster's S3."""
-    s3 = cluster.s3
-    values = {
-        "endpoint": s3.endpoint,
-        "bucket": s3.bucket,
-        "region": s3.region,
-        "accessKeyId": s3.access_key,
-        "secretAccessKey": s3.secret_key,
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": STORAGE_SECRET, "namespace": namespace},
-        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
-    }
-
-
 def namespace(cluster: Cluster, name: str) -> Kubectl:
     """Make a namespace with storage and return a kubectl for it."""
     kubectl = Kubectl(cluster.kubeconfig, name)
-    kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, storage_secret(cluster, name))
+    kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, cluster.s3.secret(name))
     return kubectl
-
-
-def quiet() -> Console:
-    """A console for callers that show progress themselves."""
-    return Console(quiet=True)

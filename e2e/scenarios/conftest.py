@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
+from pinnace.storage import Storage
+from pinnace.storage.settings import S3Settings
+from pinnace.tiny.model import write_tiny_model
+from safetensors.torch import load_file, save_file
 
+from e2e import install
 from e2e.cluster import Cluster, system_images, traces
 from e2e.cluster import cluster as embedded
 from e2e.kube import Kubectl
@@ -42,3 +48,34 @@ def kubectl(cluster: Cluster) -> Iterator[Kubectl]:
     )
     yield Kubectl(cluster.kubeconfig, namespace)
     administrator.run("delete", "namespace", namespace, "--wait=false")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The cluster with Pinnace on it: images, operator and two models in S3."""
+
+    cluster: Cluster
+    storage: Storage
+
+    def namespace(self) -> Kubectl:
+        """kubectl in a new namespace with storage."""
+        return install.namespace(self.cluster, f"test-{secrets.token_hex(3)}")
+
+
+@pytest.fixture(scope="session")
+def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """Installed as the demo does it. Models: `models/tiny-qwen3`, which the samples name, and `models/broken`."""
+    install.load_images(cluster, ["operator", "trainer"], print)
+    install.install_operator(cluster)
+    s3 = cluster.s3
+    storage = Storage(
+        S3Settings(bucket=s3.bucket, endpoint=s3.endpoint, access_key=s3.access_key, secret_key=s3.secret_key)
+    )
+    folder = tmp_path_factory.mktemp("model")
+    write_tiny_model(folder)
+    storage.publish(folder, f"s3://{s3.bucket}/models/tiny-qwen3")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    storage.publish(folder, f"s3://{s3.bucket}/models/broken")
+    return Platform(cluster, storage)

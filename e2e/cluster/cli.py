@@ -58,6 +58,13 @@ def status(provider: Provider = "embedded") -> None:
     raise typer.Exit(0 if ok else 1)
 
 
+@app.command()
+def kubeconfig(provider: Provider = "embedded") -> None:
+    """Where the kubeconfig is: `export KUBECONFIG="$(pinnace cluster kubeconfig)"`."""
+    with _readable_errors():
+        typer.echo(providers.cluster(provider, console).kubeconfig)
+
+
 @app.command("load-image")
 def load_image(archive: Path, provider: Provider = "embedded") -> None:
     """Make the images of a docker-archive or OCI tar usable by pods."""

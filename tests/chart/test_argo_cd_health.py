@@ -35,6 +35,7 @@ def reconciled(job: Object, **facts: Any) -> Object:
     return {**job, "status": dict(decide(job, settings=OperatorSettings(), **facts).status)}
 
 
+DONE_POD = pod(phase="Succeeded", trainer=DONE)
 PULL = pod(phase="Pending", init=waiting("ImagePullBackOff"))
 CASES: list[tuple[str, Object, str, str]] = [
     ("no status yet", sftjob(), "Progressing", "operator"),
@@ -42,11 +43,15 @@ CASES: list[tuple[str, Object, str, str]] = [
     ("starting", reconciled(sftjob()), "Progressing", "Starting"),
     ("running", reconciled(sftjob(status=started()), jobset=jobset(), pods=(pod(),)), "Progressing", "Running"),
     ("suspended", reconciled(sftjob(suspend=True)), "Suspended", "Set it to false"),
-    ("queued", reconciled(sftjob(queueName="q", status=started()), jobset=jobset(suspend=True)), "Suspended", "QuotaPending"),
+    (
+        "queued",
+        reconciled(sftjob(queueName="q", status=started()), jobset=jobset(suspend=True)),
+        "Suspended", "QuotaPending",
+    ),
     ("stalled", reconciled(sftjob(status=started()), jobset=jobset(), pods=(PULL,)), "Degraded", "ImagePullFailed"),
     (
         "complete",
-        reconciled(sftjob(status=started()), jobset=jobset(ended="Completed"), pods=(pod(phase="Succeeded", trainer=DONE),)),
+        reconciled(sftjob(status=started()), jobset=jobset(ended="Completed"), pods=(DONE_POD,)),
         "Healthy", "Completed",
     ),
     ("failed", reconciled(sftjob(nonsense=1)), "Degraded", "InvalidSpec"),

@@ -117,6 +117,10 @@ CASES = [
         facts={"jobset": jobset(), "pods": (pod(phase="Succeeded", trainer=DONE), pod(1))}, state="Running", reason="Running",
     ),
     Case(
+        name="the trainer ended well and the pod's phase does not say so yet", job=sftjob(status=started()),
+        facts={"jobset": jobset(), "pods": (pod(trainer=DONE),)}, state="Running", reason="Running",
+    ),
+    Case(
         name="what cured itself is no longer stalled",
         job=sftjob(status=started(condition("Stalled", reason="ImagePullFailed"))),
         facts={"jobset": jobset(), "pods": (pod(),)}, state="Running", reason="Running", conditions={"Stalled": "False"},

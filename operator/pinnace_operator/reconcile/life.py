@@ -171,7 +171,7 @@ def _working(job: Job) -> Situation:
     children = _repaired(job)
     deadline = job.spec.active_deadline_seconds
     left = deadline - job.active_seconds if deadline and job.before.start_time else None
-    at_work = [pod for pod in job.gang if pod.runs(job.type.role) or pod.succeeded]
+    at_work = [pod for pod in job.gang if pod.at_work(job.type.role)]
     if len(at_work) < job.type.nodes(job.spec):
         found = _starting(job)
         again = min((each for each in (found.requeue_after, left) if each), default=None)

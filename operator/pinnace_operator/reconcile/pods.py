@@ -76,10 +76,6 @@ class Pod:
         """Its containers are gone for good."""
         return self.status.get("phase") in ("Succeeded", "Failed")
 
-    @property
-    def succeeded(self) -> bool:
-        return self.status.get("phase") == "Succeeded"
-
     def of(self, jobset: JobSet) -> bool:
         """Of that JobSet's present attempt."""
         return self._labels.get(JOBSET_UID) == jobset.uid and self.restart == jobset.restarts
@@ -88,11 +84,14 @@ class Pod:
         conditions = self.status.get("conditions") or ()
         return next((each for each in conditions if each.get("type") == type_ and each.get("status") == status), None)
 
-    def runs(self, container: str) -> bool:
-        return any(
-            each.get("name") == container and "running" in (each.get("state") or {})
+    def at_work(self, container: str) -> bool:
+        """That container runs or has ended well; the pod's phase follows a moment later."""
+        states = (
+            each.get("state") or {}
             for each in self.status.get("containerStatuses") or ()
+            if each.get("name") == container
         )
+        return any("running" in each or (each.get("terminated") or {}).get("exitCode") == 0 for each in states)
 
     def runs_init(self) -> bool:
         """Whether it is still at its checks."""

@@ -188,7 +188,7 @@ def main(
             stages.console.print(
                 f"export KUBECONFIG={kube.kubeconfig} PATH={BIN}:$PATH\n"
                 f"kubectl -n {NAMESPACE} describe sft    # look around\n"
-                f"pinnace cluster down          # when you have seen enough",
+                f"{Path(sys.executable).parent}/pinnace cluster down    # when you have seen enough",
                 soft_wrap=True,
             )
         else:

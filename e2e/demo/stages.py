@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ Report = Callable[[str], None]
 class Stages:
     """Prints each stage as it ends and remembers the times for the summary."""
 
-    console: Console = field(default_factory=lambda: Console(highlight=False))
+    console: Console = field(
+        default_factory=lambda: Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    )
     times: dict[str, float] = field(default_factory=dict)
 
     @contextmanager

@@ -151,11 +151,11 @@ def test_a_wrong_value_is_refused_by_name(render: Render, values: Object, named:
     "values", [{}, EVERYTHING, {"watchNamespaces": ["chart-a", "chart-b"]}], ids=["default", "everything", "namespaced"]
 )
 def test_the_api_server_accepts_the_installation(apiserver: ApiServer, render: Render, values: Object) -> None:
-    kubectl = Kubectl(apiserver.kubeconfig, namespace="pinnace-system")
-    spaces = [_namespace(each) for each in ("pinnace-system", "chart-a", "chart-b")]
-    kubectl.apply(*spaces)
     # ServiceMonitors need the Prometheus operator's CRD.
-    kubectl.apply(*(each for each in render(**values) if each["kind"] != "ServiceMonitor"))
+    manifests = [each for each in render(**values) if each["kind"] != "ServiceMonitor"]
+    for name in ("pinnace-system", "chart-a", "chart-b"):
+        mine = (each for each in manifests if each["metadata"].get("namespace", "pinnace-system") == name)
+        Kubectl(apiserver.kubeconfig, namespace=name).apply(_namespace(name), *mine)
 
 
 def _namespace(name: str) -> Object:

@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 import pytest
-from pinnace.job import Job
 from pinnace.outcome import InvalidSpec
+from pinnace.sft.job import Job
 
 JOB: dict[str, Any] = {
     "kind": "SFTJob",
@@ -36,7 +36,7 @@ def test_a_job_is_read_from_the_environment() -> None:
     job = Job.from_env(_environ())
     assert (job.run_path, job.attempt, job.pod) == ("ns/sftjob/job/12345678", 2, "job-trainer-0-0")
     assert job.spec.training.max_steps == 3
-    assert job.resolved.model.uri == "s3://bucket/base"
+    assert job.model.uri == "s3://bucket/base"
     assert (job.identity.uid, job.identity.attempt) == ("12345678-0000", 2)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Literal
+from typing import Generic, Literal, Self, TypeVar
 
-from pinnace_operator.api.sft import SFTJobSpec
+from pinnace_operator.api.job import JobSpec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -19,7 +19,7 @@ class _Part(BaseModel):
 
 
 class ResolvedModel(_Part):
-    """What `spec.model` came to: the address, and the digest where it is known.
+    """What a model of the spec came to: the address, and the digest where it is known.
 
     With `checkpoint: best`, the address is that of a run's `checkpoints`; the pod picks the one with the best score.
     """
@@ -29,17 +29,15 @@ class ResolvedModel(_Part):
     checkpoint: Literal["best"] | None = None
 
 
-class Resolved(_Part):
-    """What the operator looked up for the job."""
-
-    model: ResolvedModel = ResolvedModel()
+Spec = TypeVar("Spec", bound=JobSpec)
 
 
-class Job(_Part):
-    """One SFTJob as a pod sees it.
+class Job(_Part, Generic[Spec]):
+    """One job as a pod sees it; `Job[SFTJobSpec]` reads the specs of that kind.
 
     Attributes:
-        run_path: `<namespace>/sftjob/<name>/<uid8>`, the run's folder below the storage prefix.
+        resolved: by field of the spec, the models that it starts from.
+        run_path: `<namespace>/<kind>/<name>/<uid8>`, the run's folder below the storage prefix.
         first_attempt: attempts before this JobSet, which counts its restarts from 0.
         attempt: number of this attempt over the life of the job, from 0.
         pod: this pod's name.
@@ -50,8 +48,8 @@ class Job(_Part):
     name: str
     uid: str
     generation: int
-    spec: SFTJobSpec
-    resolved: Resolved = Resolved()
+    spec: Spec
+    resolved: dict[str, ResolvedModel] = Field(default_factory=dict)
     run_path: str = Field(min_length=1)
     first_attempt: int = Field(default=0, ge=0)
     attempt: int = Field(default=0, ge=0)
@@ -62,8 +60,13 @@ class Job(_Part):
         """Who reports progress."""
         return Identity(self.kind, self.namespace, self.name, self.uid, self.attempt)
 
+    @property
+    def model(self) -> ResolvedModel:
+        """What `spec.model` came to."""
+        return self.resolved.get("model", ResolvedModel())
+
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Job:
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Reads `PINNACE_JOB`, `PINNACE_ATTEMPT` and `PINNACE_POD`. Raises `InvalidSpec` naming every bad field."""
         text = environ.get("PINNACE_JOB")
         if not text:

@@ -8,16 +8,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, Rule
-from pinnace_operator.api.fields import DecimalString, Image, Label, decimal_between, whole
+from pinnace_operator.api.fields import DecimalString, Image, decimal_between, whole
+from pinnace_operator.api.job import JobSpec
 from pinnace_operator.api.metadata import ObjectMeta, name_rules
 from pinnace_operator.api.pod import PodTemplate, Resources
 from pinnace_operator.api.shared import (
     ConfigMapSource,
     DataSource,
-    DeletionPolicy,
     JobKind,
     ModelSource,
-    StorageRef,
     Tracking,
 )
 from pinnace_operator.api.status import JobStatus
@@ -260,7 +259,7 @@ _PROCESSES = "(self.trainer.nodes * self.trainer.processesPerNode)"
 _TOGETHER = f"(self.training.microBatchSize * ({_PROCESSES} / self.deepspeed.sequenceParallel))"
 
 
-class SFTJobSpec(ApiModel):
+class SFTJobSpec(JobSpec):
     """What to fine-tune, on what, how, and where. Only `model`, `data` and `trainer.device` are needed."""
 
     model: ModelSource
@@ -272,19 +271,6 @@ class SFTJobSpec(ApiModel):
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
     trainer: TrainerRole
     tracking: Tracking = Field(default_factory=Tracking)
-    storage: StorageRef = Field(default_factory=StorageRef)
-    queue_name: Label | None = None
-    """Kueue LocalQueue that must admit the job; absent: it starts at once."""
-    suspend: bool = False
-    """True: the pods write a checkpoint and go away. False again: training goes on from the newest checkpoint."""
-    active_deadline_seconds: Annotated[int, whole(1, 315_360_000)] | None = None
-    """The job fails when its pods have run for longer than this in all, suspensions not counted."""
-    ttl_seconds_after_finished: Annotated[int, whole(0, 315_360_000)] | None = None
-    """Delete the pods (never this resource, nor its S3 data) so many seconds after the end; absent: never."""
-    backoff_limit: Annotated[int, whole(0, 100)] = 3
-    """Restarts after failures before the job fails. Restarts after a checkpoint on request don't count."""
-    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
-    """When this resource is deleted, Retain or Delete its data in S3."""
 
     rules = (
         Rule(

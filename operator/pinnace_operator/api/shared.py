@@ -66,6 +66,11 @@ class JobReference(ApiModel):
         ),
     )
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Kind and name."""
+        return str(self.kind), self.name
+
 
 class HubModel(ApiModel):
     """A model on the Hugging Face hub. The cluster needs access to the hub; S3 is the more reliable place."""

@@ -24,7 +24,9 @@ _STORAGE = {
 Env = dict[str, Any]
 
 
-def job(identity: Identity, spec: Mapping[str, Any], *, model: Mapping[str, Any], first_attempt: int) -> Env:
+def job(
+    identity: Identity, spec: Mapping[str, Any], *, models: Mapping[str, Mapping[str, Any]], first_attempt: int
+) -> Env:
     """`PINNACE_JOB`: what the pod has to do, with all defaults filled in."""
     described = {
         "kind": identity.kind,
@@ -34,7 +36,7 @@ def job(identity: Identity, spec: Mapping[str, Any], *, model: Mapping[str, Any]
         "generation": identity.generation,
         "firstAttempt": first_attempt,
         "runPath": identity.run_path,
-        "resolved": {"model": dict(model)},
+        "resolved": {field: dict(model) for field, model in models.items()},
         "spec": dict(spec),
     }
     return plain("PINNACE_JOB", json.dumps(described, sort_keys=True, separators=(",", ":")))

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from pinnace_operator.api.conditions import ConditionType, Reason, find
-from pinnace_operator.api.shared import DeletionPolicy, ModelSource
+from pinnace_operator.api.job import JobSpec
+from pinnace_operator.api.shared import ModelSource
 from pinnace_operator.api.status import InputRef, JobStatus, LastFailure
 from pinnace_operator.builders.identity import Identity
 from pinnace_operator.builders.jobset import Budget
@@ -18,24 +19,8 @@ from pinnace_operator.reconcile.jobset import JobSet
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Raw
 from pinnace_operator.reconcile.pods import Pod, read
 
-
-class JobSpec(Protocol):
-    """What the specs of all kinds of jobs have in common."""
-
-    @property
-    def queue_name(self) -> str | None: ...
-    @property
-    def suspend(self) -> bool: ...
-    @property
-    def active_deadline_seconds(self) -> int | None: ...
-    @property
-    def ttl_seconds_after_finished(self) -> int | None: ...
-    @property
-    def backoff_limit(self) -> int: ...
-    @property
-    def deletion_policy(self) -> DeletionPolicy: ...
-    @property
-    def model(self) -> ModelSource: ...
+Models = Mapping[str, Mapping[str, Any]]
+"""By field of the spec: where a model was found (`resolved` of docs/contracts.md §2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +37,12 @@ class JobType:
     """Pods of the gang."""
     pod_resources: Callable[[Any], Raw]
     """`resources` of the role's container, for messages."""
-    inputs: Callable[[Any], tuple[InputRef, ...]]
-    """The lineage, as far as the spec alone tells it; the first is the model."""
-    build: Callable[[Identity, Any, OperatorSettings, Mapping[str, Any], Budget], dict[str, Any]]
-    """The JobSet's manifest, from identity, spec, settings, the resolved model and the budget."""
+    sources: Callable[[Any], Mapping[str, ModelSource]]
+    """The models that it starts from, by field; the pods find them resolved under the same names."""
+    data: Callable[[Any], tuple[InputRef, ...]]
+    """The rest of the lineage, as far as the spec alone tells it."""
+    build: Callable[[Identity, Any, OperatorSettings, Models, Budget], dict[str, Any]]
+    """The JobSet's manifest, from identity, spec, settings, the resolved models and the budget."""
     cleanup: Callable[[Identity, Any, OperatorSettings], dict[str, Any]]
     """The JobSet that deletes the run's S3 data."""
 

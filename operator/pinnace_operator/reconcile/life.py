@@ -128,9 +128,10 @@ def _absent(job: Job) -> Situation | None:
     """There is no JobSet: make one, if everything that it needs is there."""
     if job.jobset:
         return None
-    model, inputs = _model(job)
-    if isinstance(model, upstream.Missing):
-        return Situation(reason=model.reason, message=model.message, waiting=not model.final, failed=model.final)
+    found = _models(job)
+    if isinstance(found, upstream.Missing):
+        return Situation(reason=found.reason, message=found.message, waiting=not found.final, failed=found.final)
+    models, inputs = found
     if job.observed.apply_error:
         wait = pending.refused(job.observed.apply_error)
         return Situation(reason=wait.reason, message=wait.message, stalled=wait.stalled, waiting=True)
@@ -139,7 +140,7 @@ def _absent(job: Job) -> Situation | None:
         first_attempt=job.next_attempt,
         restarts_before=job.restarts,
     )
-    child = job.type.build(job.identity, job.spec, job.observed.settings, model, budget)
+    child = job.type.build(job.identity, job.spec, job.observed.settings, models, budget)
     return Situation(
         reason=Reason.STARTING, message="The pods are being created.", waiting=True, starts=True, inputs=inputs,
         children=(child,), requeue_after=job.spec.active_deadline_seconds,
@@ -227,20 +228,32 @@ def _repaired(job: Job) -> tuple[dict[str, Any], ...]:
     return (jobset.relabelled(job.identity, wanted),)
 
 
-def _model(job: Job) -> tuple[dict[str, Any] | upstream.Missing, tuple[InputRef, ...]]:
-    """The resolved model for the pods, and the lineage; pinned from the first start on."""
-    source, inputs = job.spec.model, job.type.inputs(job.spec)
-    if source.from_ is None:
-        return {"uri": source.uri}, job.before.inputs or inputs
-    key = (str(source.from_.kind), source.from_.name)
-    pinned = upstream.pinned(job.before.inputs, inputs[0].ref) if job.before.start_time else None
-    if pinned and pinned.uri:
-        return upstream.for_pods(source.from_, pinned.uri, pinned.digest), job.before.inputs
-    found = upstream.resolve(source.from_, job.observed.upstreams.get(key))
-    if isinstance(found, upstream.Missing):
-        return found, ()
-    model = inputs[0].model_copy(update={"uri": found.uri, "digest": found.digest})
-    return upstream.for_pods(source.from_, found.uri, found.digest), (model, *inputs[1:])
+def _models(job: Job) -> tuple[dict[str, dict[str, Any]], tuple[InputRef, ...]] | upstream.Missing:
+    """The resolved models for the pods, and the lineage; both are pinned from the first start on.
+
+    Of several that are missing, one that never comes is told before one that is waited for.
+    """
+    models: dict[str, dict[str, Any]] = {}
+    inputs: list[InputRef] = []
+    missing: list[upstream.Missing] = []
+    for field, source in job.type.sources(job.spec).items():
+        said = upstream.lineage(field, source)
+        pinned = upstream.pinned(job.before.inputs, said.ref) if job.before.start_time else None
+        if source.from_ is None:
+            models[field] = {"uri": source.uri}
+        elif pinned and pinned.uri:
+            models[field], said = upstream.for_pods(source.from_, pinned.uri, pinned.digest), pinned
+        else:
+            found = upstream.resolve(source.from_, job.observed.upstreams.get(source.from_.key))
+            if isinstance(found, upstream.Missing):
+                missing.append(found)
+                continue
+            models[field] = upstream.for_pods(source.from_, found.uri, found.digest)
+            said = said.model_copy(update={"uri": found.uri, "digest": found.digest})
+        inputs.append(said)
+    if missing:
+        return min(missing, key=lambda each: not each.final)
+    return models, (*inputs, *job.type.data(job.spec))
 
 
 PHASES: tuple[Callable[[Job], Situation | None], ...] = (

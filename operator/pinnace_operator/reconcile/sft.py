@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pinnace_operator.api.conditions import Reason
 from pinnace_operator.api.sft import SFTJob, SFTJobSpec
-from pinnace_operator.api.shared import DataSource, ModelSource
+from pinnace_operator.api.shared import DataSource
 from pinnace_operator.api.status import InputRef
 from pinnace_operator.builders import environment, sft
 from pinnace_operator.builders.identity import Identity
 from pinnace_operator.builders.jobset import Budget
+from pinnace_operator.reconcile import upstream
 from pinnace_operator.reconcile.decide import decide
-from pinnace_operator.reconcile.job import JobType
+from pinnace_operator.reconcile.job import JobType, Models
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Raw
 
 
@@ -24,9 +24,7 @@ def reconcile(resource: Raw, observed: Observed) -> Plan:
 
 def references(resource: Raw) -> tuple[tuple[str, str], ...]:
     """(kind, name) of the resource whose result it starts from."""
-    model = (resource.get("spec") or {}).get("model") or {}
-    source = model.get("from") or {}
-    return ((str(source["kind"]), str(source["name"])),) if source.get("kind") and source.get("name") else ()
+    return upstream.references([(resource.get("spec") or {}).get("model")])
 
 
 def _parse(resource: Raw) -> SFTJobSpec:
@@ -34,18 +32,9 @@ def _parse(resource: Raw) -> SFTJobSpec:
     return SFTJob.from_manifest({name: value for name, value in resource.items() if name != "status"}).spec
 
 
-def _inputs(spec: SFTJobSpec) -> tuple[InputRef, ...]:
+def _lineage(spec: SFTJobSpec) -> tuple[InputRef, ...]:
     data = {"data.train": spec.data.train, "data.eval": spec.data.eval}
-    return (_model(spec.model), *(_data(field, source) for field, source in data.items() if source))
-
-
-def _model(source: ModelSource) -> InputRef:
-    if source.from_:
-        checkpoint = f"@{source.from_.checkpoint}" if source.from_.checkpoint else ""
-        return InputRef(ref=f"model: {source.from_.kind}/{source.from_.name}{checkpoint}")
-    if source.hub:
-        return InputRef(ref=f"model: hub {source.hub.repo}@{source.hub.revision}"[:512])
-    return InputRef(ref=f"model: {source.uri}"[:512], uri=source.uri)
+    return tuple(_data(field, source) for field, source in data.items() if source)
 
 
 def _data(field: str, source: DataSource) -> InputRef:
@@ -61,9 +50,9 @@ def _data(field: str, source: DataSource) -> InputRef:
 
 
 def _build(
-    identity: Identity, spec: SFTJobSpec, settings: OperatorSettings, model: Mapping[str, Any], budget: Budget
+    identity: Identity, spec: SFTJobSpec, settings: OperatorSettings, models: Models, budget: Budget
 ) -> dict[str, Any]:
-    env = _environment(identity, spec, settings, model, budget.first_attempt)
+    env = _environment(identity, spec, settings, models, budget.first_attempt)
     return sft.training(identity, spec, env=env, images=_images(settings), budget=budget)
 
 
@@ -73,12 +62,12 @@ def _cleanup(identity: Identity, spec: SFTJobSpec, settings: OperatorSettings) -
 
 
 def _environment(
-    identity: Identity, spec: SFTJobSpec, settings: OperatorSettings, model: Mapping[str, Any], first_attempt: int
+    identity: Identity, spec: SFTJobSpec, settings: OperatorSettings, models: Models, first_attempt: int
 ) -> list[dict[str, Any]]:
     defaults = settings.storage
     known = {"endpoint": defaults.endpoint, "bucket": defaults.bucket, "prefix": defaults.prefix}
     return [
-        environment.job(identity, spec.to_manifest(), model=model, first_attempt=first_attempt),
+        environment.job(identity, spec.to_manifest(), models=models, first_attempt=first_attempt),
         *environment.pod(),
         *environment.storage(spec.storage, {**known, "region": defaults.region}, secret=spec.storage.secret_name),
         *environment.progress(settings.progress_url, settings.progress_ca),
@@ -95,7 +84,8 @@ SFT = JobType(
     parse=_parse,
     nodes=lambda spec: spec.trainer.nodes,
     pod_resources=lambda spec: spec.trainer.resources.to_manifest(),
-    inputs=_inputs,
+    sources=lambda spec: {"model": spec.model},
+    data=_lineage,
     build=_build,
     cleanup=_cleanup,
 )

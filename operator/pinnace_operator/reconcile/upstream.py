@@ -1,15 +1,16 @@
-"""`spec.model.from`: the result of another job, waited for, then pinned."""
+"""The models that a job starts from: results of other jobs (`from`) are waited for, then pinned."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from pinnace_operator.api.conditions import ConditionType, Reason, explain, is_true
-from pinnace_operator.api.shared import JobReference
+from pinnace_operator.api.shared import JobReference, ModelSource
 from pinnace_operator.api.status import CheckpointRef, InputRef, JobStatus
 from pinnace_operator.reconcile.plan import Raw
 
@@ -35,6 +36,22 @@ class Missing:
     @property
     def final(self) -> bool:
         return self.reason is Reason.INPUT_FAILED
+
+
+def references(sources: Iterable[Raw | None]) -> tuple[tuple[str, str], ...]:
+    """(kind, name) of the resources whose results these are (as the spec has them, right or wrong), each once."""
+    found = [(each or {}).get("from") or {} for each in sources]
+    return tuple(dict.fromkeys((str(one["kind"]), str(one["name"])) for one in found if {"kind", "name"} <= one.keys()))
+
+
+def lineage(field: str, source: ModelSource) -> InputRef:
+    """What the spec says about a model, for `status.inputs`."""
+    if source.from_:
+        checkpoint = f"@{source.from_.checkpoint}" if source.from_.checkpoint else ""
+        return InputRef(ref=f"{field}: {source.from_.kind}/{source.from_.name}{checkpoint}")
+    if source.hub:
+        return InputRef(ref=f"{field}: hub {source.hub.repo}@{source.hub.revision}"[:512])
+    return InputRef(ref=f"{field}: {source.uri}"[:512], uri=source.uri)
 
 
 def resolve(reference: JobReference, upstream: Raw | None) -> Found | Missing:
@@ -92,7 +109,7 @@ def pinned(inputs: tuple[InputRef, ...], ref: str) -> InputRef | None:
 
 
 def for_pods(reference: JobReference, uri: str, digest: str | None) -> dict[str, Any]:
-    """`resolved.model` of `PINNACE_JOB`; no digest for a checkpoint, whose manifest lies above its `model` folder."""
+    """`resolved` of one model; no digest for a checkpoint, whose manifest lies above its `model` folder."""
     if reference.checkpoint is None:
         return {"uri": uri, "digest": digest}
     return {"uri": uri, **({"checkpoint": "best"} if reference.checkpoint == "best" else {})}

@@ -20,9 +20,9 @@ def _sft() -> None:
 @app.command()
 def preflight() -> None:
     """Checks spec, storage, model and data before the trainer starts (init container)."""
-    from pinnace.job import Job
     from pinnace.outcome import run_stage
 
+    from .job import Job
     from .preflight import preflight as check
 
     sys.exit(run_stage(lambda: check(Job.from_env()), termination_log=_termination_log()))
@@ -31,9 +31,9 @@ def preflight() -> None:
 @app.command()
 def train() -> None:
     """Trains (container `trainer`): downloads, runs torchrun, uploads checkpoints, publishes the model."""
-    from pinnace.job import Job
     from pinnace.outcome import run_stage
 
+    from .job import Job
     from .scratch import Scratch
     from .supervisor import supervise
 

@@ -12,11 +12,11 @@ from pinnace_operator.api.sft import SFTJobSpec
 from pinnace_operator.api.shared import DataSource
 
 from pinnace.chat import TOKENIZER_FILES, ChatTokenizer, Renderer, TemplateError, TokenizerError
-from pinnace.job import Job
 from pinnace.outcome import InvalidData, InvalidSpec, ModelUnusable
 from pinnace.storage import Checkpoint, Checkpoints, DamagedFile, Incomplete, NotFound, RunDirectory, S3Uri, Storage
 
 from .dataset import BadRecords, DataReport, RenderPolicy, check_records, write_samples
+from .job import Job
 from .records import CONFIG_MAPS, DataSourceError, read_records
 from .scratch import Scratch
 
@@ -37,7 +37,7 @@ def chat_template(spec: SFTJobSpec) -> str | None:
 
 def fetch_model(job: Job, storage: Storage, directory: Path) -> None:
     """Downloads the whole model and checks that it is complete. Raises `ModelUnusable`."""
-    spec, digest = job.spec, job.resolved.model.digest
+    spec, digest = job.spec, job.model.digest
     try:
         if spec.model.hub is not None:
             _fetch_from_hub(spec.model.hub.repo, spec.model.hub.revision, directory)
@@ -148,10 +148,10 @@ def _sources(spec: SFTJobSpec) -> dict[str, DataSource]:
 
 
 def _address(job: Job, storage: Storage) -> str:
-    uri = job.resolved.model.uri or job.spec.model.uri
+    uri = job.model.uri or job.spec.model.uri
     if uri is None:
         raise ModelUnusable("spec.model.from was not resolved to an address; this is a fault of the operator")
-    if job.resolved.model.checkpoint == "best":
+    if job.model.checkpoint == "best":
         best = Checkpoints(storage.transfer, S3Uri.parse(uri)).best()
         if best is None:
             raise ModelUnusable(f"spec.model.from.checkpoint: {uri} has no complete checkpoint; use the output instead")

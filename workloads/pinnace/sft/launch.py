@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from pinnace.job import Job
 from pinnace.outcome import Checkpointed
 
+from .job import Job
 from .scratch import Scratch
 
 PORT = 29500

@@ -6,10 +6,10 @@ import logging
 import tempfile
 from pathlib import Path
 
-from pinnace.job import Job
 from pinnace.storage import Storage
 
 from . import inputs
+from .job import Job
 from .launch import Node
 
 log = logging.getLogger(__name__)

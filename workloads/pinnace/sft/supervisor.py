@@ -12,10 +12,10 @@ from pinnace_operator.api.conditions import Reason
 from pinnace_operator.api.outcome import ExitCode, Outcome
 from pinnace_operator.api.status import OutputRef
 
-from pinnace.job import Job
 from pinnace.storage import Ancestor, RunDirectory, Storage
 
 from . import inputs
+from .job import Job
 from .launch import Ended, Node, RendezvousFailed, interruptible, launch
 from .scratch import Scratch
 
@@ -47,8 +47,8 @@ def supervise(job: Job, scratch: Scratch) -> Outcome:
         scratch.output,
         run.output,
         kind="model",
-        base_model=job.resolved.model.uri,
-        lineage=[Ancestor(ref="model", uri=job.resolved.model.uri or "", digest=job.resolved.model.digest)],
+        base_model=job.model.uri,
+        lineage=[Ancestor(ref="model", uri=job.model.uri or "", digest=job.model.digest)],
     )
     return _completed(OutputRef(uri=published.uri, digest=published.digest))
 
@@ -71,7 +71,7 @@ def prepare(job: Job, storage: Storage, run: RunDirectory, scratch: Scratch, nod
         "data": {name: report.digest for name, report in reports.items()},
     }
     plan = {
-        "parents": [digest for digest in [job.resolved.model.digest] if digest],
+        "parents": [digest for digest in [job.model.digest] if digest],
         "configHash": "sha256:" + hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest(),
         "chatTemplate": template,
         "resumedFrom": checkpoint.step if checkpoint else 0,

@@ -10,12 +10,12 @@ import traceback
 
 from pinnace_operator.api.status import CheckpointRef
 
-from pinnace.job import Job
 from pinnace.outcome import Checkpointed, failed
 from pinnace.progress import Identity, Progress
 from pinnace.storage import Checkpoint as StoredCheckpoint
 from pinnace.storage import Committed, Delayed, Event, Failed, Storage
 
+from .job import Job
 from .launch import Node
 from .scratch import Scratch
 from .uploads import History, S3Checkpoints

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pinnace_operator.api.fields import quantity_value
 from pinnace_operator.api.sft import Device, SFTJobSpec, TrainerRole
 from pinnace_operator.builders import environment, jobset, pod
 from pinnace_operator.builders.identity import Identity
+from pinnace_operator.builders.images import Images
 
 ROLE = "trainer"
-CLEANUP = "cleanup"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Images:
-    """Where images come from."""
-
-    registry: str
-    tag: str
-    pull_policy: str
-
-    def trainer(self, role: TrainerRole) -> str:
-        """The user's image, or ours for the device."""
-        return role.image or f"{self.registry}/pinnace/trainer:{self.tag}-{role.device}"
 
 
 def training(
@@ -44,7 +30,7 @@ def training(
     role = spec.trainer
     resources = role.resources.to_manifest()
     variables = (*env, *environment.tracking(spec.tracking), *device_environment(role))
-    image = images.trainer(role)
+    image = image_of(role, images)
     containers = (
         pod.Container(
             name="preflight", image=image, command=("pinnace", "sft", "preflight"), init=True,
@@ -66,18 +52,9 @@ def training(
     )
 
 
-def cleanup(identity: Identity, spec: SFTJobSpec, *, env: list[dict[str, Any]], images: Images) -> dict[str, Any]:
-    """One small pod that deletes the run's S3 data. It has the job's name, so it can't run beside the trainers."""
-    role = spec.trainer
-    container = pod.Container(
-        name=CLEANUP, image=images.trainer(role), command=("pinnace", "cleanup"),
-        resources={"requests": {"cpu": "50m", "memory": "128Mi"}}, env=tuple(env),
-    )  # fmt: skip
-    overlay = role.pod_template.model_copy(update={"resource_claims": (), "env": ()})
-    template = pod.template(
-        (container,), labels=identity.labels(CLEANUP), overlay=overlay, pull_policy=images.pull_policy
-    )
-    return jobset.jobset(identity, role=CLEANUP, nodes=1, pod_template=template, budget=jobset.Budget(max_restarts=3))
+def image_of(role: TrainerRole, images: Images) -> str:
+    """The user's image, or ours for the device."""
+    return role.image or images.trainer(role.device)
 
 
 def config_maps(spec: SFTJobSpec) -> list[str]:

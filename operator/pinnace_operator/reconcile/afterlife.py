@@ -7,14 +7,15 @@ from dataclasses import replace
 from pinnace_operator.api.conditions import Condition, ConditionType, Reason, explain, is_true
 from pinnace_operator.api.shared import DeletionPolicy
 from pinnace_operator.api.status import JobStatus
+from pinnace_operator.builders import cleanup
 from pinnace_operator.builders.identity import Identity
 from pinnace_operator.reconcile import clock, status
 from pinnace_operator.reconcile.job import Job
 from pinnace_operator.reconcile.jobset import JobSet
 from pinnace_operator.reconcile.plan import FINALIZER, Plan
+from pinnace_operator.reconcile.pod_environment import images, variables
 from pinnace_operator.reconcile.situation import Situation
 
-CLEANUP = "cleanup"
 _TRY_AGAIN = 300
 """Seconds until S3 data that could not be deleted is tried again."""
 _LOOK_AGAIN = 10
@@ -74,13 +75,18 @@ def _purging(job: Job) -> Situation | None:
     deleting = Situation(reason=Reason.DELETING_ARTIFACTS, message=explain(Reason.DELETING_ARTIFACTS), waiting=True)
     if job.stranger or (jobset and jobset.deleting):
         return replace(deleting, requeue_after=_LOOK_AGAIN)
-    if jobset and jobset.role != CLEANUP:
+    if jobset and jobset.role != cleanup.ROLE:
         return replace(deleting, prune=(jobset.prune(),))
     if jobset:
         return _cleanup(job, jobset, deleting)
     if job.alive:
         return replace(deleting, requeue_after=_LOOK_AGAIN)
-    return replace(deleting, children=(job.type.cleanup(job.identity, job.spec, job.observed.settings),))
+    settings, overlay = job.observed.settings, job.type.overlay(job.spec)
+    child = cleanup.cleanup(
+        job.identity, image=job.type.image(job.spec, images(settings)), overlay=overlay,
+        env=variables(job.identity, job.spec, settings, {}), pull_policy=settings.image_pull_policy,
+    )  # fmt: skip
+    return replace(deleting, children=(child,))
 
 
 def _cleanup(job: Job, jobset: JobSet, deleting: Situation) -> Situation | None:

@@ -10,9 +10,11 @@ from typing import Any
 
 from pinnace_operator.api.conditions import ConditionType, Reason, find
 from pinnace_operator.api.job import JobSpec
+from pinnace_operator.api.pod import PodTemplate
 from pinnace_operator.api.shared import ModelSource
 from pinnace_operator.api.status import InputRef, JobStatus, LastFailure
 from pinnace_operator.builders.identity import Identity
+from pinnace_operator.builders.images import Images
 from pinnace_operator.builders.jobset import Budget
 from pinnace_operator.reconcile import clock, failure
 from pinnace_operator.reconcile.jobset import JobSet
@@ -43,8 +45,10 @@ class JobType:
     """The rest of the lineage, as far as the spec alone tells it."""
     build: Callable[[Identity, Any, OperatorSettings, Models, Budget], dict[str, Any]]
     """The JobSet's manifest, from identity, spec, settings, the resolved models and the budget."""
-    cleanup: Callable[[Identity, Any, OperatorSettings], dict[str, Any]]
-    """The JobSet that deletes the run's S3 data."""
+    image: Callable[[Any, Images], str]
+    """The image that its pods run, also the one that deletes the run's S3 data."""
+    overlay: Callable[[Any], PodTemplate]
+    """Where its pods run, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)

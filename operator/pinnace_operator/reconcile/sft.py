@@ -8,13 +8,14 @@ from pinnace_operator.api.conditions import Reason
 from pinnace_operator.api.sft import SFTJob, SFTJobSpec
 from pinnace_operator.api.shared import DataSource
 from pinnace_operator.api.status import InputRef
-from pinnace_operator.builders import environment, sft
+from pinnace_operator.builders import sft
 from pinnace_operator.builders.identity import Identity
 from pinnace_operator.builders.jobset import Budget
 from pinnace_operator.reconcile import upstream
 from pinnace_operator.reconcile.decide import decide
 from pinnace_operator.reconcile.job import JobType, Models
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Raw
+from pinnace_operator.reconcile.pod_environment import images, variables
 
 
 def reconcile(resource: Raw, observed: Observed) -> Plan:
@@ -52,30 +53,8 @@ def _data(field: str, source: DataSource) -> InputRef:
 def _build(
     identity: Identity, spec: SFTJobSpec, settings: OperatorSettings, models: Models, budget: Budget
 ) -> dict[str, Any]:
-    env = _environment(identity, spec, settings, models, budget.first_attempt)
-    return sft.training(identity, spec, env=env, images=_images(settings), budget=budget)
-
-
-def _cleanup(identity: Identity, spec: SFTJobSpec, settings: OperatorSettings) -> dict[str, Any]:
-    env = _environment(identity, spec, settings, {}, 0)
-    return sft.cleanup(identity, spec, env=env, images=_images(settings))
-
-
-def _environment(
-    identity: Identity, spec: SFTJobSpec, settings: OperatorSettings, models: Models, first_attempt: int
-) -> list[dict[str, Any]]:
-    defaults = settings.storage
-    known = {"endpoint": defaults.endpoint, "bucket": defaults.bucket, "prefix": defaults.prefix}
-    return [
-        environment.job(identity, spec.to_manifest(), models=models, first_attempt=first_attempt),
-        *environment.pod(),
-        *environment.storage(spec.storage, {**known, "region": defaults.region}, secret=spec.storage.secret_name),
-        *environment.progress(settings.progress_url, settings.progress_ca),
-    ]
-
-
-def _images(settings: OperatorSettings) -> sft.Images:
-    return sft.Images(registry=settings.image_registry, tag=settings.image_tag, pull_policy=settings.image_pull_policy)
+    env = variables(identity, spec, settings, models, budget.first_attempt)
+    return sft.training(identity, spec, env=env, images=images(settings), budget=budget)
 
 
 SFT = JobType(
@@ -87,5 +66,6 @@ SFT = JobType(
     sources=lambda spec: {"model": spec.model},
     data=_lineage,
     build=_build,
-    cleanup=_cleanup,
+    image=lambda spec, images: sft.image_of(spec.trainer, images),
+    overlay=lambda spec: spec.trainer.pod_template,
 )

@@ -7,6 +7,7 @@ lock=$1
 shift
 uv=$(mktemp -d)
 trap 'rm -rf "$uv"' EXIT
+export TMPDIR="$uv" # uv's locks and builds too
 # `make images` mounts its download cache at /mnt; a plain `docker build` has none and leaves none behind.
 if mountpoint -q /mnt; then cache=/mnt; else cache=$uv/cache; fi
 export UV_CACHE_DIR="$cache" PIP_CACHE_DIR="$cache/pip"

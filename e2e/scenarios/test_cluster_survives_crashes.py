@@ -59,7 +59,8 @@ def test_a_killed_component_comes_back(kubectl: Kubectl, name: str) -> None:
     kubectl.wait(f"{name} back", lambda: pids()[name] not in {0, before[name]} and all_healthy(), 60, 0.1)
     works(kubectl, "after")
     after = pids()
-    assert {each for each in COMPONENTS if after[each] != before[each]} == {name}
+    log = (DEFAULT_RUN.logs / "supervisor.log").read_text()
+    assert {each for each in COMPONENTS if after[each] != before[each]} == {name}, log
 
 
 def test_a_killed_dns_server_comes_back(kubectl: Kubectl) -> None:

@@ -6,6 +6,7 @@ import argparse
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 from e2e.cluster import network
@@ -16,6 +17,8 @@ from e2e.cluster.netpol.render import render
 CNI_RESULTS = Path("/var/lib/cni/results")
 #: How often CNI's record is looked at; a container takes longer than that to start.
 LOOK = 0.03
+#: Seconds for which rules that nft refuses are tried again: on a busy machine its netlink requests can run out of time.
+PATIENCE = 10.0
 
 
 def main() -> None:
@@ -30,7 +33,7 @@ def main() -> None:
     ]
     for mirror in mirrors:
         threading.Thread(target=mirror.follow, daemon=True).start()
-    loaded, listener = "", None
+    loaded, listener, refused_since = "", None, None
     seen: frozenset[tuple[str, int]] | None = None
     while True:
         woken = changed.wait(LOOK)
@@ -44,9 +47,14 @@ def main() -> None:
             try:
                 network.load(text)
             except subprocess.CalledProcessError as error:
-                # Fail closed: the supervisor starts us again, the rules that are loaded stay until then.
-                raise SystemExit(f"nft refused the rules: {error.stderr}\n{text}") from error
-            loaded = text
+                refused_since = refused_since or time.monotonic()
+                if time.monotonic() - refused_since > PATIENCE:
+                    # Fail closed: the supervisor starts us again, the rules that are loaded stay until then.
+                    raise SystemExit(f"nft refused the rules: {error.stderr}\n{text}") from error
+                print(f"nft refused the rules, trying again: {error.stderr}", flush=True)
+                changed.set()
+                continue
+            loaded, refused_since = text, None
             print(f"loaded {text.count(chr(10))} lines", flush=True)
         if listener is None:
             options.socket.unlink(missing_ok=True)

@@ -76,7 +76,9 @@ def write_tar(workspace: Workspace, send: Callable[[bytes], None], *, most: int)
             elif entry.is_file:
                 total += entry.info.st_size
                 if total > most:
-                    raise FileProblem("full", f"the workspace holds more than {most:,} bytes; delete files and try again")
+                    raise FileProblem(
+                        "full", f"the workspace holds more than {most:,} bytes; delete files and try again"
+                    )
                 if _add(tar, header, entry, workspace):
                     files += 1
                 else:
@@ -185,7 +187,9 @@ def _tar_members(data: bytes, most: int) -> Iterator[_Member]:
     for info in archive:
         if not (info.isreg() or info.isdir()):
             raise FileProblem("denied", f"the archive has a link or special file: {info.name[:200]}")
-        yield _Member(info.name, info.isdir(), info.size, bool(info.mode & 0o100), lambda info=info: _opened(archive, info))
+        yield _Member(
+            info.name, info.isdir(), info.size, bool(info.mode & 0o100), lambda info=info: _opened(archive, info)
+        )
 
 
 def _opened(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:

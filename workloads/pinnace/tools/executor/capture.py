@@ -7,9 +7,13 @@ class Capture:
     """Holds at most `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
+        self.resize(limit)
+        self.clear()
+
+    def resize(self, limit: int) -> None:
+        """Another limit from now on."""
         self._head_limit = limit - limit // 3
         self._tail_limit = limit // 3
-        self.clear()
 
     def clear(self) -> None:
         """Forgets everything."""
@@ -20,7 +24,7 @@ class Capture:
     def feed(self, data: bytes) -> None:
         """Takes what came next."""
         self.total += len(data)
-        if room := self._head_limit - len(self._head):
+        if (room := self._head_limit - len(self._head)) > 0:
             self._head += data[:room]
             data = data[room:]
         if data:

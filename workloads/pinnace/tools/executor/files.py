@@ -62,9 +62,13 @@ def edit_file(workspace: Workspace, *, path: str, old: str, new: str, every: boo
     text = workspace.read(path, _READ).decode(errors="surrogateescape")
     count = text.count(old)
     if count == 0:
-        raise FileProblem("failed", f"{path} does not contain this passage; read the file and copy it exactly, spaces too")
+        raise FileProblem(
+            "failed", f"{path} does not contain this passage; read the file and copy it exactly, spaces too"
+        )
     if count > 1 and not every:
-        raise FileProblem("failed", f"{path} contains this passage {count} times; give more of what surrounds it, or set replaceAll")
+        raise FileProblem(
+            "failed", f"{path} contains this passage {count} times; give more of what surrounds it, or set replaceAll"
+        )
     workspace.write(path, text.replace(old, new).encode(errors="surrogateescape"))
     return {"text": f"{path}: {count} replaced", "data": {"replaced": count}}
 
@@ -87,7 +91,11 @@ def upload(workspace: Workspace, *, path: str, data: str, unpack: bool, most: in
 def download(workspace: Workspace, *, path: str) -> Message:
     """A file's bytes."""
     content = workspace.read(path, TRANSFER)
-    return {"text": f"{path}: {len(content):,} bytes", "blob": base64.b64encode(content).decode(), "data": {"bytes": len(content)}}
+    return {
+        "text": f"{path}: {len(content):,} bytes",
+        "blob": base64.b64encode(content).decode(),
+        "data": {"bytes": len(content)},
+    }
 
 
 def _text(function: Callable[..., str]) -> Callable[..., Message]:

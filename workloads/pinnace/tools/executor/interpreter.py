@@ -142,7 +142,9 @@ class Interpreter:
         for request in self.arming:
             await self._exchange(request, _START_SECONDS)
 
-    async def ask(self, request: Message, seconds: float, more: Callable[[Message], Awaitable[None]] | None = None) -> Message:
+    async def ask(
+        self, request: Message, seconds: float, more: Callable[[Message], Awaitable[None]] | None = None
+    ) -> Message:
         """One request and its answer. Past `seconds` it is interrupted, then ended; that raises `Ended`.
 
         Args:

@@ -38,9 +38,7 @@ def probe(*, workspace: str, scratch: str, network: bool, bubblewrap: bool = Tru
     return Isolation("container" if os.getpid() == 1 else "none")
 
 
-def _bubblewrap(
-    program: str, views: Sequence[str], *, workspace: str, scratch: str, network: bool
-) -> tuple[str, ...]:
+def _bubblewrap(program: str, views: Sequence[str], *, workspace: str, scratch: str, network: bool) -> tuple[str, ...]:
     own = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     folders = ["--ro-bind", "/", "/", *views, "--bind", workspace, workspace, "--bind", scratch, scratch]
     network_of_its_own = [] if network else ["--unshare-net"]

@@ -31,5 +31,7 @@ def pictures(value: Any) -> list[dict[str, str]]:
         found.append(buffer.getvalue())
     kept = [picture for picture in found if len(picture) <= _BYTES][:_MOST]
     if len(kept) < len(found):
-        print(f"[{len(found) - len(kept)} of {len(found)} pictures left out: at most {_MOST} of 2 MiB; save them to files]")
+        print(
+            f"[{len(found) - len(kept)} of {len(found)} pictures left out: at most {_MOST} of 2 MiB; save them to files]"
+        )
     return [{"mimeType": "image/png", "data": base64.b64encode(picture).decode()} for picture in kept]

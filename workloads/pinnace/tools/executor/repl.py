@@ -54,7 +54,11 @@ class Repl:
                     self._main.__dict__["_"] = value
                     answer["value"] = _shortened(repr(value), _VALUE_CHARACTERS)
         except SystemExit as error:
-            answer["error"] = {"type": "SystemExit", "message": str(error.code), "traceback": f"SystemExit: {error.code}"}
+            answer["error"] = {
+                "type": "SystemExit",
+                "message": str(error.code),
+                "traceback": f"SystemExit: {error.code}",
+            }
         except BaseException as error:  # noqa: BLE001 - whatever the code raises is its result
             answer["error"] = _described(error)
         if os.getpid() != self._pid:  # the code forked and let its child run on into our loop

@@ -94,7 +94,14 @@ _TARGETED: dict[str, tuple[int, int, int]] = {
     "setpriority": (141, 140, 1),
     "ioprio_set": (251, 30, 1),
 }
-_CLONE, _CLONE3, _SOCKET, _IOCTL, _SETPRIORITY, _IOPRIO_SET = (56, 220), (435, 435), (41, 198), (16, 29), (141, 140), (251, 30)
+_CLONE, _CLONE3, _SOCKET, _IOCTL, _SETPRIORITY, _IOPRIO_SET = (
+    (56, 220),
+    (435, 435),
+    (41, 198),
+    (16, 29),
+    (141, 140),
+    (251, 30),
+)
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C

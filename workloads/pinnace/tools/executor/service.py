@@ -44,7 +44,9 @@ class Service:
         reader, writer = await self._connect()
         self._writer = writer
         isolation = self._supervisor.isolation
-        await self._send({"hello": 1, "isolation": isolation.level, "pid": os.getpid(), "python": platform.python_version()})
+        await self._send(
+            {"hello": 1, "isolation": isolation.level, "pid": os.getpid(), "python": platform.python_version()}
+        )
         log.info("connected; isolation: %s", isolation.level)
         decoder = frames.Decoder()
         while data := await reader.read(1 << 16):
@@ -132,7 +134,9 @@ async def run(settings: Settings) -> int:
     tasks: list[asyncio.Task[object]] = []
     try:
         await supervisor.clean()
-        tasks = [asyncio.create_task(work) for work in (Service(supervisor).serve(), supervisor.watch(), stopped.wait())]
+        tasks = [
+            asyncio.create_task(work) for work in (Service(supervisor).serve(), supervisor.watch(), stopped.wait())
+        ]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()

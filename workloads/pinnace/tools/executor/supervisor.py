@@ -67,7 +67,11 @@ class Supervisor:
         self._resetting = False
         python = [sys.executable, "-I", "-B", "-m"]
         # Memory-backed shared memory outlives its processes as files do.
-        emptied = [settings.workspace, settings.scratch, *(["/dev/shm"] if os.getpid() == 1 and os.path.isdir("/dev/shm") else [])]  # noqa: PTH112, S108
+        emptied = [
+            settings.workspace,
+            settings.scratch,
+            *(["/dev/shm"] if os.getpid() == 1 and os.path.isdir("/dev/shm") else []),
+        ]
         kinds = [
             Kind("python", (*python, "pinnace.tools.executor.repl"), FrameCodec),
             Kind("shell", (*python, "pinnace.tools.executor.bash"), ShellCodec, interrupt="below"),
@@ -137,7 +141,8 @@ class Supervisor:
         for name, message in arming.items():
             interpreter = self._interpreters[name]
             interpreter.arming = [message]
-            interpreter.out, interpreter.err = _captures(self.limits)
+            interpreter.out.resize(self.limits.output_kib * 1024)
+            interpreter.err.resize(self.limits.output_kib * 1024)
         await asyncio.gather(*(self._interpreters[name].ask(message, 10) for name, message in arming.items()))
         return {}
 
@@ -197,7 +202,15 @@ class Supervisor:
         with suppress(OSError):
             folder = os.readlink(f"/proc/{inner}/cwd")  # noqa: PTH115
         environment = self._start_environment(self.limits) | self._environment
-        command = [*self.isolation.prefix, sys.executable, "-I", "-B", "-m", "pinnace.tools.executor.bash", request["command"]]
+        command = [
+            *self.isolation.prefix,
+            sys.executable,
+            "-I",
+            "-B",
+            "-m",
+            "pinnace.tools.executor.bash",
+            request["command"],
+        ]
         child = spawn(command, environment=environment, folder=folder)
         self._job_count += 1
         job = Job(f"job-{self._job_count}", request["command"], child, *_captures(self.limits))

@@ -160,10 +160,10 @@ class Pod:
         """Ends the lease."""
         return self.request("DELETE", f"/lease?recycle={recycle}")
 
-    def tool(self, name: str, *, session: str | None = None, **arguments: Any) -> ToolResult:
-        """Calls a session tool."""
+    def tool(self, name: str, *, session: str | None = None, deadline: float = 60, **arguments: Any) -> ToolResult:
+        """Calls a session tool; `deadline` is in seconds."""
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
-        status, answer = self.request("POST", "/mcp", message, session=session or self.lease or "")
+        status, answer = self.request("POST", "/mcp", message, session=session or self.lease or "", **{"X-Pinnace-Deadline-Ms": str(int(deadline * 1000))})
         assert status == 200, answer
         return ToolResult.from_mcp(answer["result"])
 
@@ -176,7 +176,7 @@ class Pod:
 def pod(
     folder: Path,
     *,
-    workspace: str = "size=8m,nr_inodes=500",
+    workspace: str = "size=8m,nr_inodes=4000",
     agent: list[str] | None = None,
     executor: list[str] | None = None,
 ) -> Iterator[Pod]:

@@ -45,7 +45,7 @@ def test_an_attempt_is_stopped_and_typed_and_the_neighbour_unharmed(
     attempt: Attempt, attacked: Pod, beside: Pod, services: dict[str, Canary], record
 ) -> None:
     where = beside if attempt.networked else attacked
-    results: list[ToolResult] = [where.tool(step.tool, **step.arguments) for step in attempt.steps]
+    results: list[ToolResult] = [where.tool(step.tool, deadline=step.deadline, **step.arguments) for step in attempt.steps]
 
     texts = [result.text for result in results]
     assert [result.outcome for result in results if result.outcome not in attempt.expected] == [], texts

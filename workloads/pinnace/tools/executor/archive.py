@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import functools
+import gzip
 import io
 import lzma
 import os
@@ -11,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, cast
 
 from pinnace.tools.executor.workspace import Entry, FileProblem, Workspace
 
@@ -126,6 +129,7 @@ class _Member:
     size: int
     executable: bool
     open: Callable[[], IO[bytes]]
+    """Valid until the next member."""
 
 
 def unpack(workspace: Workspace, data: bytes, *, folder: str, most: int) -> dict[str, int]:
@@ -134,11 +138,12 @@ def unpack(workspace: Workspace, data: bytes, *, folder: str, most: int) -> dict
     Nothing is written unless every member is a plain file or folder with a path below `folder`, and the declared sizes
     stay within `most` bytes; what lies about its size is stopped at it. Raises `FileProblem`.
     """
+    members = _zip_members if zipfile.is_zipfile(io.BytesIO(data)) else _tar_members
     try:
-        members = _zip_members(data) if zipfile.is_zipfile(io.BytesIO(data)) else _tar_members(data, most)
-        kept = list(_checked(workspace, members, folder=folder, most=most))
+        for _ in _checked(workspace, members(data, most), folder=folder, most=most):
+            pass
         files = written = 0
-        for path, member in kept:
+        for path, member in _checked(workspace, members(data, most), folder=folder, most=most):
             if member.is_folder:
                 os.close(workspace.make_folder(path))
                 continue
@@ -146,12 +151,16 @@ def unpack(workspace: Workspace, data: bytes, *, folder: str, most: int) -> dict
                 content = file.read(most - written + 1)
             written += len(content)
             if written > most:
-                raise FileProblem("denied", f"the archive unpacks to more than {most:,} bytes")
+                raise _too_large(most)
             workspace.write(path, content, mode=0o755 if member.executable else 0o644)
             files += 1
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         raise FileProblem("invalid", f"the archive can't be read: {error}") from error
     return {"files": files, "bytes": written}
+
+
+def _too_large(most: int) -> FileProblem:
+    return FileProblem("denied", f"the archive unpacks to more than {most:,} bytes")
 
 
 def _checked(
@@ -164,32 +173,30 @@ def _checked(
             raise FileProblem("denied", f"the archive has more than {_ENTRIES:,} entries")
         total += member.size
         if total > most:
-            raise FileProblem("denied", f"the archive unpacks to more than {most:,} bytes")
+            raise _too_large(most)
         if member.name.startswith("/") or "\\" in member.name or ".." in member.name.split("/"):
             raise FileProblem("denied", f"the archive has a member outside of its folder: {member.name[:200]}")
         yield workspace.relative(f"{top}/{member.name}"), member
 
 
-def _zip_members(data: bytes) -> Iterator[_Member]:
-    archive = zipfile.ZipFile(io.BytesIO(data))
-    for info in archive.infolist():
-        mode = info.external_attr >> 16
-        if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_IFMT(mode) == 0):
-            raise FileProblem("denied", f"the archive has a link or special file: {info.filename[:200]}")
-        yield _Member(
-            info.filename, info.is_dir(), info.file_size, bool(mode & 0o100), lambda info=info: archive.open(info)
-        )
+def _zip_members(data: bytes, _most: int) -> Iterator[_Member]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for info in archive.infolist():
+            mode = info.external_attr >> 16
+            if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+                raise FileProblem("denied", f"the archive has a link or special file: {info.filename[:200]}")
+            opened = functools.partial(archive.open, info)
+            yield _Member(info.filename, info.is_dir(), info.file_size, bool(mode & 0o100), opened)
 
 
 def _tar_members(data: bytes, most: int) -> Iterator[_Member]:
-    plain = _inflated(data, most)
-    archive = tarfile.open(fileobj=io.BytesIO(plain), mode="r:")  # noqa: SIM115 - members are read later
-    for info in archive:
-        if not (info.isreg() or info.isdir()):
-            raise FileProblem("denied", f"the archive has a link or special file: {info.name[:200]}")
-        yield _Member(
-            info.name, info.isdir(), info.size, bool(info.mode & 0o100), lambda info=info: _opened(archive, info)
-        )
+    """As a stream, of which never more than a block is in memory."""
+    with tarfile.open(fileobj=_Bounded(_inflated(data), most), mode="r|") as archive:
+        for info in archive:
+            if not (info.isreg() or info.isdir()):
+                raise FileProblem("denied", f"the archive has a link or special file: {info.name[:200]}")
+            opened = functools.partial(_opened, archive, info)
+            yield _Member(info.name, info.isdir(), info.size, bool(info.mode & 0o100), opened)
 
 
 def _opened(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
@@ -199,22 +206,30 @@ def _opened(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     return file
 
 
-def _inflated(data: bytes, most: int) -> bytes:
-    """Decompressed here, with a border, so that tarfile never sees a bomb."""
-    import bz2
-    import gzip
+def _inflated(data: bytes) -> IO[bytes]:
+    raw = io.BytesIO(data)
+    if data.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+    if data.startswith(b"BZh"):
+        return cast("IO[bytes]", bz2.BZ2File(raw))
+    if data.startswith(b"\xfd7zXZ"):
+        return cast("IO[bytes]", lzma.LZMAFile(raw))
+    return raw
 
-    openers: dict[bytes, Callable[[], IO[bytes]]] = {
-        b"\x1f\x8b": lambda: gzip.open(io.BytesIO(data)),  # type: ignore[dict-item,return-value]  # readable is enough
-        b"BZh": lambda: bz2.open(io.BytesIO(data)),
-        b"\xfd7zXZ": lambda: lzma.open(io.BytesIO(data)),
-    }
-    for magic, opened in openers.items():
-        if data.startswith(magic):
-            with opened() as file:
-                border = most + _ENTRIES * 1024
-                plain = file.read(border + 1)
-            if len(plain) > border:
-                raise FileProblem("denied", f"the archive unpacks to more than {most:,} bytes")
-            return plain
-    return data
+
+class _Bounded(io.RawIOBase):
+    """A stream that may inflate to `most` bytes and the headers of as many entries as are allowed."""
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self._stream, self._most = stream, most
+        self._left = most + _ENTRIES * 1024
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise _too_large(self._most)
+        return data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,11 +57,13 @@ class FrameCodec(frames.Decoder):
 class Ended(Exception):
     """The interpreter is gone, or was ended, before it answered."""
 
-    def __init__(self, why: Why, status: int | None) -> None:
+    def __init__(self, why: Why, status: int | None, *, delivered: bool = True) -> None:
         super().__init__(why)
         self.why = why
         self.status = status
         """Exit code, or minus the signal's number; None where nobody knows."""
+        self.delivered = delivered
+        """False where it can't have seen the request."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Interpreter:
             await self._start()
 
     async def _start(self) -> None:
-        if self._child is not None and self._status is not None and self._status.done():
+        if self._child is not None and self._is_gone(self._child):
             self.renewed = True
             await self._gone("ended")
         if self._child is not None:
@@ -142,6 +145,17 @@ class Interpreter:
         for request in self.arming:
             await self._exchange(request, _START_SECONDS)
 
+    def _is_gone(self, child: Child) -> bool:
+        """It was reaped, or closed its end; also where the loop has not heard of that yet."""
+        if self._status is not None and self._status.done():
+            return True
+        try:
+            return child.control.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     async def ask(
         self, request: Message, seconds: float, more: Callable[[Message], Awaitable[None]] | None = None
     ) -> Message:
@@ -156,7 +170,14 @@ class Interpreter:
             await self._start()
             self.running = True
             try:
-                reply = await self._exchange(request, seconds, more)
+                try:
+                    reply = await self._exchange(request, seconds, more)
+                except Ended as ended:
+                    if ended.delivered:
+                        raise
+                    self.renewed = True
+                    await self._start()
+                    reply = await self._exchange(request, seconds, more)
             except asyncio.CancelledError:
                 await asyncio.shield(self._stop())
                 raise
@@ -172,13 +193,15 @@ class Interpreter:
             raise Ended("ended", None)
         while not self._replies.empty():  # the code can write here: an answer to nobody must not answer this
             if self._replies.get_nowait() is None:
-                raise await self._gone("ended")
+                raise Ended("ended", (await self._gone("ended")).status, delivered=False)
         deadline = asyncio.get_running_loop().time() + seconds
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.get_running_loop().sock_sendall(child.control, self._codec.encode(request))
-        except (OSError, TimeoutError):
+        except TimeoutError:
             raise await self._gone("timeout") from None
+        except OSError:
+            raise Ended("ended", (await self._gone("ended")).status, delivered=False) from None
         while True:
             left = deadline - asyncio.get_running_loop().time()
             try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import ctypes
+import functools
 import hashlib
 import http.client
 import itertools
@@ -172,6 +174,12 @@ class Pod:
         return "\n".join(f"{name}: {(self.folder / f'{name}.log').read_text()[-3000:]}" for name in self.containers)
 
 
+@functools.cache
+def _compiled() -> None:
+    """The image has bytecode; a container that can't write would compile again with every start."""
+    compileall.compile_dir(_REPOSITORY / "workloads" / "pinnace" / "tools", quiet=2)
+
+
 @contextmanager
 def pod(
     folder: Path,
@@ -188,6 +196,7 @@ def pod(
         agent: more arguments of the agent.
         executor: more arguments of the executor.
     """
+    _compiled()
     name = f"pinnace-test-{os.getpid()}-{next(_numbers)}"
     for part in ("workspace", "sockets", "secrets", "root-agent", "root-sandbox"):
         (folder / part).mkdir(parents=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import signal
 import sys
 
@@ -26,7 +25,8 @@ done
 def main() -> None:
     """`bash`: serves commands. `bash COMMAND`: runs one (a background job) and ends with its exit code."""
     hardening = Hardening.from_environment()
-    program = shutil.which("bash") or "/bin/bash"
+    folders = os.environ.get("PATH", os.defpath).split(":")
+    program = next((f"{folder}/bash" for folder in folders if os.access(f"{folder}/bash", os.X_OK)), "/bin/bash")
     harden(hardening, hide=False)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if len(sys.argv) > 1:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pinnace.tools.executor import archive, search
+from pinnace.tools.executor import search
 from pinnace.tools.executor.channel import Channel
 from pinnace.tools.executor.frames import Message
 from pinnace.tools.executor.harden import Hardening, Limits, harden, limit
@@ -82,6 +82,8 @@ def upload(workspace: Workspace, *, path: str, data: str, unpack: bool, most: in
     if len(content) > TRANSFER:
         raise FileProblem("invalid", f"{len(content):,} bytes are more than {TRANSFER:,}; send it in parts")
     if unpack:
+        from pinnace.tools.executor import archive  # here and below: the helper starts with every lease
+
         done = archive.unpack(workspace, content, folder=path, most=most)
         return {"text": f"{path}: {done['files']} files, {done['bytes']:,} bytes unpacked", "data": done}
     workspace.write(path, content)
@@ -135,6 +137,8 @@ def _answer(workspace: Workspace, channel: Channel, message: Message) -> Message
             case "empty":
                 return {"entries": sum(empty(folder) for folder in sys.argv[1:])}
             case "tar":
+                from pinnace.tools.executor import archive
+
                 send = lambda data: channel.send({"chunk": base64.b64encode(data).decode()})  # noqa: E731
                 return {"data": archive.write_tar(workspace, send, most=int(arguments["most"]))}
             case operation:

@@ -6,7 +6,6 @@ It shares a process with the model's code, so nothing that it sends can be belie
 from __future__ import annotations
 
 import ast
-import asyncio
 import inspect
 import linecache
 import os
@@ -18,12 +17,15 @@ import traceback
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pinnace.tools.executor.channel import Channel
 from pinnace.tools.executor.frames import Message
 from pinnace.tools.executor.harden import Hardening, Limits, harden, limit
 from pinnace.tools.executor.pictures import pictures
+
+if TYPE_CHECKING:
+    import asyncio
 
 _VALUE_CHARACTERS = 32_768
 _TRACEBACK_CHARACTERS = 16_384
@@ -84,6 +86,8 @@ class Repl:
     def _evaluate(self, compiled: types.CodeType) -> Any:
         value = eval(compiled, self._main.__dict__)  # noqa: S307 - what this process is for
         if compiled.co_flags & inspect.CO_COROUTINE:
+            import asyncio  # most of what an interpreter's start would cost
+
             self._loop = self._loop or asyncio.new_event_loop()
             return self._loop.run_until_complete(value)
         return value

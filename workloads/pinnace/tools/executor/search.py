@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from datetime import UTC, datetime
+import time
 from itertools import islice
 
 from pinnace.tools.executor.workspace import Entry, FileProblem, Workspace
@@ -70,9 +70,9 @@ def _is_folder(workspace: Workspace, path: str) -> bool:
 
 
 def _line(entry: Entry) -> str:
-    time = datetime.fromtimestamp(max(0, min(entry.info.st_mtime, 2**33)), UTC).strftime("%Y-%m-%d %H:%M:%S")
+    changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(max(0, min(entry.info.st_mtime, 2**33))))
     mark = "/" if entry.is_folder else ("" if entry.is_file else "  [link or special file]")
-    return f"{entry.info.st_size:>12,}  {time}  {entry.path}{mark}"
+    return f"{entry.info.st_size:>12,}  {changed}  {entry.path}{mark}"
 
 
 def _cut(lines: list[str], limit: int) -> str:

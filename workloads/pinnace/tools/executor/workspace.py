@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -89,7 +88,7 @@ class Workspace:
         if name in {"", "."}:
             raise FileProblem("invalid", f"{path} is a folder")
         folder = self.make_folder(os.path.dirname(relative) or ".")  # noqa: PTH120
-        temporary = f".{name[:100]}.{secrets.token_hex(4)}.part"
+        temporary = f".{name[:100]}.{os.urandom(4).hex()}.part"
         try:
             mode = _mode(folder, name) if mode is None else mode
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -221,7 +220,7 @@ def _clear(folder: int, root: int) -> list[str]:
         else:
             # A folder without w for its owner can't be moved: its own ".." would change.
             os.chmod(entry.name, 0o700, dir_fd=folder)
-            name = f".{secrets.token_hex(12)}"
+            name = f".{os.urandom(12).hex()}"
             os.rename(entry.name, name, src_dir_fd=folder, dst_dir_fd=root)
             moved.append(name)
     return moved

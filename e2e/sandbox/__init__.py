@@ -1,1 +1,1 @@
-"""A session's pod of ToolSandbox on this machine, without a cluster: real containers by unshare, real uids, real limits (needs root)."""
+"""A session's pod on this machine, without a cluster: real containers by unshare, two uids, limits. Needs root."""

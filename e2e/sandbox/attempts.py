@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pinnace.tools.outcome import Outcome
+
 from e2e.sandbox import archives
 from e2e.sandbox.pod import Pod
-from pinnace.tools.outcome import Outcome
 
 SECRET = "secret-of-the-neighbour-5eed"
 
@@ -213,9 +214,7 @@ RESOURCES = [
     ),
     _row(
         "folders nested 3,000 deep",
-        _python(
-            "for i in range(3000):\n  os.mkdir('d'); os.chdir('d')\nprint('stopped: see afterwards')"
-        ),
+        _python("for i in range(3000):\n  os.mkdir('d'); os.chdir('d')\nprint('stopped: see afterwards')"),
         "ok",
         afterwards=_gone_after_reset,
     ),
@@ -451,9 +450,7 @@ FILES = [
         [_shell("ln -s /scratch out; true"), _file("write_file", path="out/x", content="x")],
         "denied",
     ),
-    _row(
-        "link to a magic link", [_shell("ln -s /proc/self/root r"), _file("list_files", path="r/etc")], "denied"
-    ),
+    _row("link to a magic link", [_shell("ln -s /proc/self/root r"), _file("list_files", path="r/etc")], "denied"),
     _row("dots out", _file("read_file", path="../etc/passwd"), "denied", "outside"),
     _row(
         "dots through a link",

@@ -1,4 +1,4 @@
-"""A session's pod without a cluster: agent and executor in two containers, two uids, one network namespace with `lo` only."""
+"""A session's pod without a cluster: agent and executor in two containers, two uids, one network namespace (`lo`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pinnace.tools.outcome import ToolResult
 
@@ -99,13 +99,13 @@ class Pod:
         key: str = KEY,
         session: str | None = None,
         timeout: float = 60,
-        **headers: str,
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """(status, JSON or bytes)."""
         connection: _Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = _Connection(self.namespace, 8081, timeout)
-        given = {"X-Pinnace-Key": key, "Content-Type": "application/json", **headers}
+        given = {"X-Pinnace-Key": key, "Content-Type": "application/json", **(headers or {})}
         if session is not None:
             given["X-Pinnace-Session"] = session
         try:
@@ -165,7 +165,13 @@ class Pod:
     def tool(self, name: str, *, session: str | None = None, deadline: float = 60, **arguments: Any) -> ToolResult:
         """Calls a session tool; `deadline` is in seconds."""
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
-        status, answer = self.request("POST", "/mcp", message, session=session or self.lease or "", **{"X-Pinnace-Deadline-Ms": str(int(deadline * 1000))})
+        status, answer = self.request(
+            "POST",
+            "/mcp",
+            message,
+            session=session or self.lease or "",
+            headers={"X-Pinnace-Deadline-Ms": str(int(deadline * 1000))},
+        )
         assert status == 200, answer
         return ToolResult.from_mcp(answer["result"])
 
@@ -204,7 +210,10 @@ def pod(
     (folder / "secrets" / "key").chmod(0o440)
     os.chown(folder / "secrets" / "key", 0, AGENT)
     os.chown(folder / "sockets", AGENT, AGENT)
-    script = f"mount --make-rprivate / && mount -t tmpfs -o mode=777,{workspace} tmpfs '{folder}/workspace' && ip link set lo up && echo up && exec sleep infinity"
+    script = (
+        f"mount --make-rprivate / && mount -t tmpfs -o mode=777,{workspace} tmpfs '{folder}/workspace' "
+        "&& ip link set lo up && echo up && exec sleep infinity"
+    )
     holder = subprocess.Popen(["unshare", "--mount", "--net", "sh", "-c", script], stdout=subprocess.PIPE)
     groups = []
     made: Pod | None = None
@@ -226,11 +235,7 @@ def pod(
             groups.append(group)
             command = _command(holder.pid, folder, container, uid, group, arguments)
             log = (folder / f"{container}.log").open("ab")
-            running = Container(
-                lambda command=command, log=log: subprocess.Popen(
-                    command, stdout=log, stderr=log, start_new_session=True
-                )
-            )
+            running = Container(functools.partial(_popen, command, log))
             running.wanted.set()
             made.containers[container] = running
             threads.append(threading.Thread(target=running.run, daemon=True))
@@ -249,6 +254,10 @@ def pod(
         holder.wait()
         for group in groups:
             group.remove()
+
+
+def _popen(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 def _command(

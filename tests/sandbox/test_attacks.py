@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from pinnace.tools.outcome import ToolResult
 
 from e2e.sandbox.attempts import ATTEMPTS, SECRET, Attempt
 from e2e.sandbox.canary import Canary
 from e2e.sandbox.pod import KEY, Pod
-from pinnace.tools.outcome import ToolResult
 
 LIMITS = {"memoryMiB": 128, "processes": 32, "fileMiB": 64, "outputKiB": 16, "timeoutSeconds": 20}
 _BREACH = "BREACH"
@@ -45,7 +45,9 @@ def test_an_attempt_is_stopped_and_typed_and_the_neighbour_unharmed(
     attempt: Attempt, attacked: Pod, beside: Pod, services: dict[str, Canary], record
 ) -> None:
     where = beside if attempt.networked else attacked
-    results: list[ToolResult] = [where.tool(step.tool, deadline=step.deadline, **step.arguments) for step in attempt.steps]
+    results: list[ToolResult] = [
+        where.tool(step.tool, deadline=step.deadline, **step.arguments) for step in attempt.steps
+    ]
 
     texts = [result.text for result in results]
     assert [result.outcome for result in results if result.outcome not in attempt.expected] == [], texts

@@ -1,4 +1,4 @@
-"""The life of a lease: taken once, armed when it is given, ended by its owner or by time, and nothing left for the next."""
+"""The life of a lease: taken once, armed when given, ended by its owner or by time, nothing left for the next."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import threading
 import time
 
 import pytest
+from pinnace.tools.outcome import Outcome
 
 from e2e.sandbox.pod import KEY, Pod
-from pinnace.tools.outcome import Outcome
 
 
 @pytest.fixture
@@ -137,7 +137,9 @@ def test_restart_leaves_nothing_and_noop_leaves_the_files(armed: Pod) -> None:
 def test_when_the_executor_dies_its_call_is_unavailable_and_so_is_the_lease_until_reset(armed: Pod) -> None:
     sandbox = armed.containers["sandbox"]
     outcomes = []
-    waiting = threading.Thread(target=lambda: outcomes.append(armed.tool("shell", command="touch up; sleep 60").outcome))
+    waiting = threading.Thread(
+        target=lambda: outcomes.append(armed.tool("shell", command="touch up; sleep 60").outcome)
+    )
     waiting.start()
     while "up" not in armed.tool("list_files").text:
         time.sleep(0.01)
@@ -197,7 +199,9 @@ def test_a_closed_connection_ends_the_call(armed: Pod) -> None:
 
 def _give_up(pod: Pod) -> None:
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
-    message |= {"params": {"name": "python", "arguments": {"code": "import subprocess; subprocess.run(['sleep', '77'])"}}}
+    message |= {
+        "params": {"name": "python", "arguments": {"code": "import subprocess; subprocess.run(['sleep', '77'])"}}
+    }
     with pytest.raises(OSError, match="timed out"):
         pod.request("POST", "/mcp", message, session=pod.lease, timeout=0.3)
 

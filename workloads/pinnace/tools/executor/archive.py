@@ -45,7 +45,7 @@ class _Sink(io.RawIOBase):
 
 
 class _Exactly(io.RawIOBase):
-    """Reads exactly `size` bytes of a file that the code may shorten or lengthen meanwhile; zeros stand for what went."""
+    """Reads exactly `size` bytes of a file that the code may shorten meanwhile; zeros stand for what went."""
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor, self._left = descriptor, size
@@ -62,7 +62,7 @@ class _Exactly(io.RawIOBase):
 
 
 def write_tar(workspace: Workspace, send: Callable[[bytes], None], *, most: int) -> dict[str, int]:
-    """Streams the workspace as tar; returns {files, bytes, left_out}. Raises `FileProblem` past `most` bytes of content.
+    """Streams the workspace as tar; returns {files, bytes, leftOut}. Raises `FileProblem` past `most` bytes.
 
     Links that leave the workspace, sockets, pipes, devices and unreadable files are left out and counted.
     """
@@ -101,7 +101,7 @@ def _add(tar: tarfile.TarFile, header: tarfile.TarInfo, entry: Entry, workspace:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # replaced since we listed it
             return False
         header.size = entry.info.st_size
-        tar.addfile(header, _Exactly(descriptor, header.size))  # type: ignore[arg-type]  # reads is all that it needs
+        tar.addfile(header, _Exactly(descriptor, header.size))
         return True
     finally:
         os.close(descriptor)
@@ -115,7 +115,7 @@ def _add_link(tar: tarfile.TarFile, header: tarfile.TarInfo, entry: Entry, works
     except OSError:
         return False
     landing = os.path.normpath(os.path.join(os.path.dirname(entry.path), target))  # noqa: PTH118, PTH120
-    if os.path.isabs(target) or landing == ".." or landing.startswith("../"):
+    if target.startswith("/") or landing == ".." or landing.startswith("../"):
         return False
     header.type, header.linkname = tarfile.SYMTYPE, target
     tar.addfile(header)

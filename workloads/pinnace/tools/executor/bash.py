@@ -1,7 +1,7 @@
-"""The session's shell: one bash that keeps folder, variables and functions. Started as `python -I -m pinnace.tools.executor.bash`.
+"""The session's shell: one bash that keeps folder, variables and functions. `python -I -m pinnace.tools.executor.bash`.
 
-This hardens the process and becomes bash, which takes commands from the control socket, each ended by a NUL, and answers with the
-exit code and a NUL. Commands don't inherit the socket: it is closed around each.
+This hardens the process and becomes bash, which takes commands from the control socket, each ended by a NUL, and
+answers with the exit code and a NUL. Commands don't inherit the socket: it is closed around each.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if len(sys.argv) > 1:
         os.close(CONTROL)
-        os.execve(program, ["bash", "-c", sys.argv[1]], os.environ)
+        os.execve(program, ["bash", "-c", sys.argv[1]], os.environ)  # noqa: S606 - to become it is the point
     fcntl.fcntl(CONTROL, fcntl.F_DUPFD, 200)
     os.close(CONTROL)
     os.write(200, b"ready\0")
-    os.execve(program, ["bash", "--noprofile", "--norc", "-c", _DRIVER], os.environ)
+    os.execve(program, ["bash", "--noprofile", "--norc", "-c", _DRIVER], os.environ)  # noqa: S606
 
 
 if __name__ == "__main__":

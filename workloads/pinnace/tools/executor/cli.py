@@ -26,7 +26,7 @@ def executor(
     ] = 65533,
 ) -> None:
     """Runs a session's untrusted code; has a container of its own."""
-    from pinnace.tools.executor.supervisor import Settings
+    from pinnace.tools.executor.settings import Settings
 
     settings = Settings(
         socket=socket, workspace=workspace, scratch=scratch, network=network, bubblewrap=bubblewrap, grace_seconds=grace
@@ -43,7 +43,7 @@ def executor(
         os.setresuid(uid, uid, uid)
     # A process of its own image: what the command line imported is of no use there, and is attack surface.
     program = [sys.executable, "-I", "-B", "-m", "pinnace.tools.executor.service", json.dumps(asdict(settings))]
-    os.execv(sys.executable, program)
+    os.execv(sys.executable, program)  # noqa: S606 - to become it is the point
 
 
 def _is_empty(folder: str) -> bool:

@@ -1,4 +1,4 @@
-"""The session's file tools, under the uid of the model's code. Started as `python -I -m pinnace.tools.executor.files FOLDER…`."""
+"""The session's file tools, under the uid of the model's code. `python -I -m pinnace.tools.executor.files FOLDER…`."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def main() -> None:
         channel.send(_answer(workspace, channel, message))
 
 
-def _answer(workspace: Workspace, channel: Channel, message: Message) -> Message:
+def _answer(workspace: Workspace, channel: Channel, message: Message) -> Message:  # noqa: PLR0911 - a case each
     arguments: dict[str, Any] = message.get("arguments", {})
     try:
         match message["op"]:

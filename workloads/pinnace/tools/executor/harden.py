@@ -22,7 +22,7 @@ class Limits:
     """What a lease may use. The container's cgroup stands behind all of it."""
 
     memory_mib: int = 512
-    """Data segment of one process (`RLIMIT_DATA`: a clean `MemoryError`), and resident memory of all together (watched)."""
+    """Data segment of a process (`RLIMIT_DATA`: a clean `MemoryError`), and resident memory of all (watched)."""
     processes: int = 64
     """Processes of the lease at one time (watched; the pod's pids cgroup is the hard border)."""
     cpu_seconds: int = 3600

@@ -8,12 +8,12 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from pinnace.tools.executor import frames
 from pinnace.tools.executor.capture import Capture
+from pinnace.tools.executor.codec import Codec, Kind
 from pinnace.tools.executor.frames import Message
 from pinnace.tools.executor.processes import below, kill, kill_tree
 from pinnace.tools.executor.spawn import Child, spawn
@@ -22,36 +22,6 @@ Why = Literal["timeout", "memory", "processes", "ended", "protocol", "reset"]
 _START_SECONDS = 30.0
 _READ = 1 << 16
 _ROUNDS = 64
-
-
-class Codec(Protocol):
-    """How an interpreter talks."""
-
-    def encode(self, request: Message) -> bytes: ...
-    def feed(self, data: bytes) -> list[Message]: ...
-
-
-class ShellCodec:
-    """bash's side: a command ended by NUL; the exit code ended by NUL."""
-
-    def __init__(self) -> None:
-        self._held = b""
-
-    def encode(self, request: Message) -> bytes:
-        return str(request["command"]).replace("\0", "").encode(errors="surrogateescape") + b"\0"
-
-    def feed(self, data: bytes) -> list[Message]:
-        *whole, self._held = (self._held + data).split(b"\0")
-        if len(self._held) > 64:
-            raise frames.BadFrame("the shell's answer is no exit code")
-        return [{"exitCode": int(part) if part.isdigit() else None} for part in whole]
-
-
-class FrameCodec(frames.Decoder):
-    """That of our own interpreters."""
-
-    def encode(self, request: Message) -> bytes:
-        return frames.encode(request)
 
 
 class Ended(Exception):
@@ -64,17 +34,6 @@ class Ended(Exception):
         """Exit code, or minus the signal's number; None where nobody knows."""
         self.delivered = delivered
         """False where it can't have seen the request."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What distinguishes python, shell and files."""
-
-    name: str
-    command: tuple[str, ...]
-    codec: Callable[[], Codec]
-    interrupt: Literal["itself", "below", "never"] = "itself"
-    """Where SIGINT goes. bash would end by it, so what it runs gets it; our own code is just ended."""
 
 
 class Interpreter:
@@ -319,7 +278,7 @@ class Interpreter:
         return True
 
     def _drain(self) -> None:
-        """What was written before the answer lies in the pipes already; one that writes on and on must not keep us here."""
+        """What was written before the answer lies in the pipes; one that writes on and on must not keep us here."""
         if self._child is None:
             return
         for descriptor, capture in ((self._child.stdout, self.out), (self._child.stderr, self.err)):

@@ -12,7 +12,7 @@ _BYTES = 2 * 1024 * 1024
 
 
 def pictures(value: Any) -> list[dict[str, str]]:
-    """As MCP wants them: `{mimeType, data}` with base64. Figures are closed. At most four, 2 MiB each; the rest is said.
+    """As MCP wants them: `{mimeType, data}`, base64. Figures are closed. At most four, 2 MiB each; the rest is told.
 
     Nothing is imported: a library that the cell did not load has made nothing.
     """
@@ -31,7 +31,6 @@ def pictures(value: Any) -> list[dict[str, str]]:
         found.append(buffer.getvalue())
     kept = [picture for picture in found if len(picture) <= _BYTES][:_MOST]
     if len(kept) < len(found):
-        print(
-            f"[{len(found) - len(kept)} of {len(found)} pictures left out: at most {_MOST} of 2 MiB; save them to files]"
-        )
+        left_out = len(found) - len(kept)
+        print(f"[{left_out} of {len(found)} pictures left out: at most {_MOST} of 2 MiB; save them to files]")
     return [{"mimeType": "image/png", "data": base64.b64encode(picture).decode()} for picture in kept]

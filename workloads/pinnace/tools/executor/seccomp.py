@@ -1,7 +1,7 @@
 """The seccomp filter over the model's code: what a program that computes never needs.
 
-It stands whatever profile the pod has, so that an unconfined pod (bubblewrap needs one) is no open door. It is a deny list: the
-runtime's default profile is the allow list. Numbers: asm/unistd_64.h (x86-64) and asm-generic/unistd.h (arm64).
+It stands whatever profile the pod has, so that an unconfined pod (bubblewrap needs one) is no open door. It is a deny
+list: the runtime's default profile is the allow list. Numbers: asm/unistd_64.h and asm-generic/unistd.h (arm64).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""PID 1 of the sandbox container: what the agent asks over one socket. `python -I -m pinnace.tools.executor.service SETTINGS`.
+"""PID 1 of the sandbox container: does what the agent asks. `python -I -m pinnace.tools.executor.service SETTINGS`.
 
-The connection is made once, before any code of a model runs, to a socket that this container can't replace (the agent listens, and the
-folder is mounted read-only here). When it breaks, this process ends, and as PID 1 takes everything in its container along: the next
-one starts clean.
+The connection is made once, before any code of a model runs, to a socket that this container can't replace (the agent
+listens, and the folder is mounted read-only here). When it breaks, this process ends, and as PID 1 takes everything in
+its container along: the next one starts clean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pinnace.tools.executor import frames, linux
 from pinnace.tools.executor.frames import Message
 from pinnace.tools.executor.interpreter import Ended
 from pinnace.tools.executor.isolation import probe
-from pinnace.tools.executor.supervisor import Refused, Settings, Supervisor
+from pinnace.tools.executor.settings import Settings
+from pinnace.tools.executor.supervisor import Refused, Supervisor
 
 log = logging.getLogger("executor")
 

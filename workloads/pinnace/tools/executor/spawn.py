@@ -66,7 +66,7 @@ def _become(command: Sequence[str], environment: dict[str, str], folder: str, *,
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.chdir(folder)
-        os.execve(command[0], command, environment)
+        os.execve(command[0], [*command], environment)  # noqa: S606 - what a child is forked for
     except BaseException as error:  # noqa: BLE001 - this is a copy of the supervisor: it must end here
         os.write(2, f"{command[0]}: {error}\n".encode())
         os._exit(127)

@@ -1,4 +1,4 @@
-"""Starts the interpreters, keeps them within limits and ends them: what the agent asks for, without the socket (`service`)."""
+"""Starts the interpreters, keeps them within limits and ends them; `service` is its socket."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import dataclasses
 import logging
 import os
 import re
-import shlex
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from pinnace.tools.executor.capture import Capture
+from pinnace.tools.executor.codec import FrameCodec, Kind, ShellCodec
 from pinnace.tools.executor.frames import Message
-from pinnace.tools.executor.harden import VARIABLE, Hardening, Limits
-from pinnace.tools.executor.interpreter import Ended, FrameCodec, Interpreter, Kind, ShellCodec, Why
+from pinnace.tools.executor.harden import Limits
+from pinnace.tools.executor.interpreter import Ended, Interpreter, Why
 from pinnace.tools.executor.isolation import Isolation
 from pinnace.tools.executor.jobs import MOST, Job
 from pinnace.tools.executor.processes import Process, kill_all_others, kill_tree, processes
+from pinnace.tools.executor.settings import Settings, shell_arming, start_environment
 from pinnace.tools.executor.spawn import spawn
 from pinnace.tools.executor.watch import Usage, usage
 
@@ -41,19 +41,6 @@ class Refused(Exception):
         self.problem = problem
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The supervisor's command line."""
-
-    socket: str
-    workspace: str = "/workspace"
-    scratch: str = "/tmp"  # noqa: S108 - the container's own, emptied at each reset
-    network: bool = False
-    bubblewrap: bool = True
-    grace_seconds: float = 1.0
-    """Between SIGINT and SIGKILL."""
-
-
 class Supervisor:
     """All interpreters and jobs of the pod."""
 
@@ -66,12 +53,7 @@ class Supervisor:
         self._job_count = 0
         self._resetting = False
         python = [sys.executable, "-I", "-B", "-m"]
-        # Memory-backed shared memory outlives its processes as files do.
-        emptied = [
-            settings.workspace,
-            settings.scratch,
-            *(["/dev/shm"] if os.getpid() == 1 and os.path.isdir("/dev/shm") else []),
-        ]
+        emptied = self.settings.emptied()
         kinds = [
             Kind("python", (*python, "pinnace.tools.executor.repl"), FrameCodec),
             Kind("shell", (*python, "pinnace.tools.executor.bash"), ShellCodec, interrupt="below"),
@@ -84,25 +66,11 @@ class Supervisor:
             kind,
             # Our own file code needs no second wall, and has to see what it empties.
             prefix=() if kind.name == "files" else self.isolation.prefix,
-            environment=self._start_environment(None),
+            environment=start_environment(self.settings, None),
             folder=self.settings.workspace,
             output=self.limits.output_kib * 1024,
             grace=self.settings.grace_seconds,
         )
-
-    def _start_environment(self, limits: Limits | None) -> dict[str, str]:
-        """Everything that an interpreter is born with; nothing of ours is inherited."""
-        hardening = Hardening(supervisor=os.getpid(), network=self.settings.network, limits=limits)
-        return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": self.settings.scratch,
-            "TMPDIR": self.settings.scratch,
-            "LANG": "C.UTF-8",
-            "TERM": "dumb",
-            "MPLBACKEND": "Agg",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            VARIABLE: hardening.dump(),
-        }
 
     # ---- what the agent asks for
 
@@ -136,7 +104,7 @@ class Supervisor:
         arming: dict[str, Message] = {
             "python": {"op": "arm", "environment": environment, "limits": limits},
             "files": {"op": "arm", "limits": limits},
-            "shell": {"command": _shell_arming(environment, self.limits)},
+            "shell": {"command": shell_arming(environment, self.limits)},
         }
         for name, message in arming.items():
             interpreter = self._interpreters[name]
@@ -206,7 +174,7 @@ class Supervisor:
         folder = self.settings.workspace
         with suppress(OSError):
             folder = os.readlink(f"/proc/{inner}/cwd")  # noqa: PTH115
-        environment = self._start_environment(self.limits) | self._environment
+        environment = start_environment(self.settings, self.limits) | self._environment
         command = [
             *self.isolation.prefix,
             sys.executable,
@@ -218,7 +186,8 @@ class Supervisor:
         ]
         child = spawn(command, environment=environment, folder=folder)
         self._job_count += 1
-        job = Job(f"job-{self._job_count}", request["command"], child, *_captures(self.limits))
+        size = self.limits.output_kib * 1024
+        job = Job(f"job-{self._job_count}", request["command"], child, Capture(size), Capture(size))
         self._jobs[job.name] = job
         job.watch()
         return {"job": job.name}
@@ -317,18 +286,6 @@ class Supervisor:
         log.warning("over the limit of %s: %s of it in tree %d", why, found[worst], worst)
         if not roots[worst].end(why):
             self._end_all(why)
-
-
-def _captures(limits: Limits) -> tuple[Capture, Capture]:
-    return Capture(limits.output_kib * 1024), Capture(limits.output_kib * 1024)
-
-
-def _shell_arming(environment: dict[str, str], limits: Limits) -> str:
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
-    return (
-        f"{exports}ulimit -d {limits.memory_mib * 1024} && ulimit -f {limits.file_mib * 1024} "
-        f"&& ulimit -n {limits.open_files} && ulimit -t {limits.cpu_seconds}"
-    )
 
 
 _tasks: set[asyncio.Task[Any]] = set()

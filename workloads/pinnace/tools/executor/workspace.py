@@ -52,7 +52,7 @@ class Workspace:
         """`path` below the folder, `.` for itself. Raises `FileProblem` where its words alone leave it."""
         if "\0" in path or len(path) > LONGEST_PATH:
             raise FileProblem("invalid", f"a path is up to {LONGEST_PATH} characters, without NUL")
-        if not os.path.isabs(path):
+        if not path.startswith("/"):
             path = os.path.join(self.folder, path)  # noqa: PTH118 - a pathlib path would lose ".." and trailing slashes
         # normpath takes "a/../b" as "b"; a link at a would lead elsewhere, and that is refused when it is opened.
         path = os.path.normpath(path)
@@ -153,7 +153,7 @@ class Workspace:
             finally:
                 os.close(descriptor)
 
-    def problem(self, error: OSError, path: str) -> FileProblem:
+    def problem(self, error: OSError, path: str) -> FileProblem:  # noqa: PLR0911 - a case each
         """What the model is told."""
         match error.errno:
             case errno.EXDEV:
@@ -184,9 +184,9 @@ def _mode(folder: int, name: str) -> int:
 
 
 def empty(folder: str) -> int:
-    """Deletes all content of `folder` and returns how many entries that was; for when nobody else runs.
+    """Deletes all content of `folder` and returns how many folders that was; for when nobody else runs.
 
-    However deep the code nested it: subfolders are moved to the top before they are entered, so no path grows and no stack.
+    However deep it is nested: subfolders are moved to the top before they are entered, so no path grows and no stack.
     """
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     count = 0

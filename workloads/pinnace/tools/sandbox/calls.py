@@ -39,7 +39,9 @@ class Calls:
         self._pod, self._groups, self._workspace_bytes = pod, groups, workspace_bytes
         self._queued = {"python": 0, "shell": 0, "files": 0}
 
-    async def call(self, name: str, arguments: Mapping[str, Any], *, limits: LimitsSpec, deadline: float) -> ToolResult:
+    async def call(  # noqa: PLR0911 - each return is an outcome
+        self, name: str, arguments: Mapping[str, Any], *, limits: LimitsSpec, deadline: float
+    ) -> ToolResult:
         """Never raises for what the model or its code did.
 
         Args:
@@ -72,7 +74,9 @@ class Calls:
         finally:
             self._queued[tool.group] -= 1
 
-    async def _run(self, given: toolset.ToolCall, limits: LimitsSpec, deadline: float) -> ToolResult:
+    async def _run(  # noqa: PLR0911 - a case each
+        self, given: toolset.ToolCall, limits: LimitsSpec, deadline: float
+    ) -> ToolResult:
         match given:
             case toolset.Python():
                 seconds = _seconds(given.timeout_seconds, limits, deadline)
@@ -209,7 +213,9 @@ def _shell(reply: Message, seconds: float, limits: LimitsSpec) -> ToolResult:
     return ToolResult(Outcome.TOOL_ERROR, ({"type": "text", "text": text},), structured, told)
 
 
-def _ending(kind: str, reply: Message, seconds: float, limits: LimitsSpec) -> tuple[Outcome, str] | None:
+def _ending(  # noqa: PLR0911 - a case each
+    kind: str, reply: Message, seconds: float, limits: LimitsSpec
+) -> tuple[Outcome, str] | None:
     """Where the call did not come to its own end: the outcome and what the model is told."""
     if reply.get("timedOut"):
         return Outcome.TIMEOUT, f"interrupted after {seconds:g} s; variables and files are kept"

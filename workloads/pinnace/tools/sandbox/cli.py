@@ -42,7 +42,7 @@ def sandbox(
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
     slot = Slot()
-    link = Link(socket, uid=executor_uid, on_change=lambda connected: pod.executor_changed(connected))
+    link = Link(socket, uid=executor_uid, on_change=lambda connected: pod.executor_changed(connected))  # noqa: PLW0108 - made below
     pod = Pod(link, slot, recycle=Recycle(recycle))
     application = build(pod, Key(key), groups=groups, workspace_bytes=workspace_mib * 2**20)
     asyncio.set_event_loop(loop := asyncio.new_event_loop())

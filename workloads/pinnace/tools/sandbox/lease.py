@@ -1,4 +1,4 @@
-"""One pod, one lease at a time: who has it, how long, and what state the pod is in. Pure; times are seconds since the epoch."""
+"""One pod, one lease at a time: who has it, how long, and the pod's state. Pure; times are seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Slot:
         self.state, self.lease, self.lost = state, None, None
 
     def executor_lost(self, why: str) -> None:
-        """Every process of the pod ended. A lease stays, so that its owner hears of it instead of going on with nothing."""
+        """Every process of the pod ended. A lease stays, so that its owner hears of it before it goes on."""
         if self.state is State.SPENT:
             return
         if self.lease is not None and self.state is State.ARMED:

@@ -39,7 +39,7 @@ class _Request:
 class Link:
     """Listens for the executor. Whoever connects first, from `uid`, is it for as long as the connection lives.
 
-    Until then no untrusted code runs, and while it lives nobody else is let in: code that reaches the socket is refused.
+    Until then no untrusted code runs, and while it lives nobody else is let in: code that finds the socket is refused.
     """
 
     def __init__(self, path: Path, *, uid: int | None, on_change: Callable[[bool], None]) -> None:
@@ -58,7 +58,9 @@ class Link:
         while True:
             self._path.unlink(missing_ok=True)
             gone = asyncio.Event()
-            server = await asyncio.start_unix_server(lambda r, w: self._accept(r, w, gone), path=self._path, backlog=4)
+            server = await asyncio.start_unix_server(
+                lambda r, w, gone=gone: self._accept(r, w, gone), path=self._path, backlog=4
+            )
             self._path.chmod(0o666)
             try:
                 await gone.wait()

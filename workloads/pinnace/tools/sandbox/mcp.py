@@ -27,7 +27,9 @@ class Answer:
     body: dict[str, Any] | None
 
 
-async def answer(body: bytes, headers: Mapping[str, str], *, tools: list[dict[str, Any]], call: Call) -> Answer:
+async def answer(  # noqa: C901, PLR0911 - a case each
+    body: bytes, headers: Mapping[str, str], *, tools: list[dict[str, Any]], call: Call
+) -> Answer:
     """One request. Errors of the protocol are JSON-RPC errors; what a tool did is a result, always with HTTP 200."""
     try:
         message = json.loads(body)

@@ -1,4 +1,4 @@
-"""The agent's core: the slot and the executor together. Arms, resets, recycles, and enforces times when no gateway does."""
+"""The agent's core: the slot and the executor together. Arms, resets, recycles, and ends what no gateway ends."""
 
 from __future__ import annotations
 

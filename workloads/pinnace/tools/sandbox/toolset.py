@@ -22,7 +22,10 @@ class ToolCall(BaseModel):
 
 
 class Python(ToolCall):
-    """Run Python in the session's interpreter. Variables, imports and functions stay for later calls. The value of a last expression is shown as in a notebook; print for more. Figures of matplotlib and PIL images come back as pictures. Top-level await works. Files are in the current folder, /workspace."""  # noqa: E501
+    """Run Python in the session's interpreter. Variables, imports and functions stay for later calls. The value of a
+    last expression is shown as in a notebook; print for more. Figures of matplotlib and PIL images come back as
+    pictures. Top-level await works. Files are in the current folder, /workspace.
+    """
 
     group = "python"
     code: Annotated[str, Field(max_length=1_000_000, description="Python source")]
@@ -36,7 +39,9 @@ class PythonReset(ToolCall):
 
 
 class Shell(ToolCall):
-    """Run a command in the session's bash. Folder, variables and functions stay for later calls. Standard input is empty. Set background for servers and long work: it returns a job name for shell_output and shell_kill."""  # noqa: E501
+    """Run a command in the session's bash. Folder, variables and functions stay for later calls. Standard input is
+    empty. Set background for servers and long work: it returns a job name for shell_output and shell_kill.
+    """
 
     group = "shell"
     command: Annotated[str, Field(min_length=1, max_length=200_000, description="Bash source, one or many lines")]
@@ -70,7 +75,9 @@ class ReadFile(ToolCall):
 
 
 class WriteFile(ToolCall):
-    """Write a text file of the workspace; folders on the way are made. It replaces what is there, unless append is set."""
+    """Write a text file of the workspace; folders on the way are made. It replaces what is there, unless append is
+    set.
+    """
 
     group = "files"
     path: _Path
@@ -160,7 +167,7 @@ def describe(groups: frozenset[str]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "description": (tool.__doc__ or "").strip(),
+            "description": " ".join((tool.__doc__ or "").split()),
             "inputSchema": _schema(tool),
             "annotations": {
                 "readOnlyHint": tool.read_only,

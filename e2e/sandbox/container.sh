@@ -41,4 +41,4 @@ rmdir /old
 mount -o remount,ro /
 cd /
 exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs \
-  --bounding-set=-all --inh-caps=-all --ambient-caps=-all env -i PATH=/usr/bin:/bin LANG=C.UTF-8 "$@"
+  --bounding-set=-all --inh-caps=-all --ambient-caps=-all env -i LANG=C.UTF-8 "$@"

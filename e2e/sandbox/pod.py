@@ -64,14 +64,25 @@ class Container:
     start: Callable[[], subprocess.Popen[bytes]]
     starts: int = 0
     process: subprocess.Popen[bytes] | None = None
-    wanted: threading.Event = field(default_factory=threading.Event)
+    stopped: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
         """In a thread of its own."""
-        while self.wanted.is_set():
-            self.starts += 1
-            self.process = self.start()
+        while True:
+            with self._lock:
+                if self.stopped:
+                    return
+                self.starts += 1
+                self.process = self.start()
             self.process.wait()
+
+    def stop(self) -> None:
+        """For good."""
+        with self._lock:
+            self.stopped = True
+            if self.process is not None:
+                self.process.kill()
 
     @property
     def pid(self) -> int:
@@ -193,6 +204,7 @@ def pod(
     workspace: str = "size=8m,nr_inodes=4000",
     agent: list[str] | None = None,
     executor: list[str] | None = None,
+    programs: Path | None = None,
 ) -> Iterator[Pod]:
     """A running pod; its processes, mounts, namespaces and control groups are gone afterwards.
 
@@ -201,6 +213,7 @@ def pod(
         workspace: options of the tmpfs that is the workspace.
         agent: more arguments of the agent.
         executor: more arguments of the executor.
+        programs: a folder that comes first in the containers' PATH.
     """
     _compiled()
     name = f"pinnace-test-{os.getpid()}-{next(_numbers)}"
@@ -233,10 +246,9 @@ def pod(
         ):
             group = cgroup.create(f"{name}-{container}", pids=160, memory=400 << 20)
             groups.append(group)
-            command = _command(holder.pid, folder, container, uid, group, arguments)
+            command = _command(made, container, uid, group, arguments, programs)
             log = (folder / f"{container}.log").open("ab")
             running = Container(functools.partial(_popen, command, log))
-            running.wanted.set()
             made.containers[container] = running
             threads.append(threading.Thread(target=running.run, daemon=True))
             threads[-1].start()
@@ -244,9 +256,7 @@ def pod(
     finally:
         if made is not None:
             for running in made.containers.values():
-                running.wanted.clear()
-                if running.process is not None:
-                    running.process.kill()
+                running.stop()
             os.close(made.namespace)
         for thread in threads:
             thread.join(10)
@@ -261,9 +271,11 @@ def _popen(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _command(
-    holder: int, folder: Path, container: str, uid: int, group: cgroup.Cgroup, arguments: list[str]
+    pod: Pod, container: str, uid: int, group: cgroup.Cgroup, arguments: list[str], programs: Path | None
 ) -> list[str]:
+    holder, folder = pod.holder, pod.folder
     readable = [sysconfig.get_config_var("prefix"), sys.prefix, _REPOSITORY / "workloads", _REPOSITORY / "operator"]
+    readable += [programs] if programs else []
     untrusted = container == "sandbox"
     return [
         *("nsenter", f"--target={holder}", "--mount", "--net"),
@@ -274,5 +286,6 @@ def _command(
         "-" if untrusted else str(folder / "secrets"),
         " ".join(group.procs),
         " ".join(str(path) for path in dict.fromkeys(readable)),
+        f"PATH={programs}:/usr/bin:/bin" if programs else "PATH=/usr/bin:/bin",
         *(sys.executable, "-m", *arguments),
     ]

@@ -18,7 +18,7 @@ _attacks: list[dict[str, str]] = []
 Record = Callable[[str, str, str], None]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def containers_work() -> None:
     """Two uids and own namespaces are what is tested, and only root can make them."""
     if os.geteuid() != 0:
@@ -28,7 +28,7 @@ def containers_work() -> None:
 
 
 @pytest.fixture(scope="session")
-def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+def victim(containers_work: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     """Where attacks run: no network."""
     with pod(tmp_path_factory.mktemp("victim") / "pod", executor=["--grace", "0.3"]) as running:
         running.wait("free")
@@ -36,7 +36,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
 
 
 @pytest.fixture(scope="session")
-def neighbour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+def neighbour(containers_work: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     """Has a lease of its own all the time, with sockets allowed."""
     with pod(tmp_path_factory.mktemp("neighbour") / "pod", executor=["--network"]) as running:
         running.wait("free")

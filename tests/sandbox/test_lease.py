@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import tarfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from pinnace.tools.outcome import Outcome
 
-from e2e.sandbox.pod import KEY, Pod
+from e2e.sandbox.pod import KEY, Pod, pod
 
 
 @pytest.fixture
@@ -123,6 +125,30 @@ def test_reset_gives_the_lease_as_it_was_when_armed(armed: Pod) -> None:
     assert armed.request("GET", "/lease")[1]["id"] == armed.lease
 
 
+def test_a_call_that_waited_through_a_reset_does_not_run_in_what_comes_after(armed: Pod) -> None:
+    results: list[Outcome] = []
+
+    def call(code: str) -> None:
+        results.append(armed.tool("python", code=code).outcome)
+
+    calls = [threading.Thread(target=call, args=("open('/workspace/up', 'w'); import time; time.sleep(60)",))]
+    calls[0].start()
+    while "up" not in armed.tool("list_files").text:
+        time.sleep(0.01)
+    calls += [threading.Thread(target=call, args=("open('/workspace/stray', 'w'); stray = 1",)) for _ in range(3)]
+    for thread in calls[1:]:
+        thread.start()
+    while armed.request("GET", "/lease")[1]["inFlight"] < 4:
+        time.sleep(0.01)
+    armed.release()
+    armed.arm()
+    for thread in calls:
+        thread.join(20)
+    assert results == [Outcome.UNAVAILABLE] * 4
+    assert armed.tool("list_files").text == "[empty]"
+    assert "NameError" in armed.tool("python", code="stray").text
+
+
 def test_restart_leaves_nothing_and_noop_leaves_the_files(armed: Pod) -> None:
     armed.tool("write_file", path="left.txt", content="left")
     assert armed.release("Noop")[0] == 200
@@ -206,9 +232,9 @@ def _give_up(pod: Pod) -> None:
         pod.request("POST", "/mcp", message, session=pod.lease, timeout=0.3)
 
 
-def test_delete_makes_the_pod_spent_and_unready(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from e2e.sandbox.pod import pod
-
+def test_delete_makes_the_pod_spent_and_unready(
+    containers_work: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with pod(tmp_path_factory.mktemp("spent") / "pod") as once:
         once.wait("free")
         once.arm()
@@ -216,3 +242,21 @@ def test_delete_makes_the_pod_spent_and_unready(tmp_path_factory: pytest.TempPat
         assert once.request("GET", "/readyz")[0] == 503
         body = {"id": "a", "tokenSha256": "0" * 64, "expiresAt": time.time() + 60}
         assert once.request("POST", "/lease", body)[0] == 409
+
+
+def test_bubblewrap_is_used_where_it_works_and_said(
+    containers_work: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    program = os.environ.get("PINNACE_BWRAP") or shutil.which("bwrap")
+    if program is None:
+        pytest.skip("bubblewrap is not installed; PINNACE_BWRAP may name it")
+    with pod(tmp_path_factory.mktemp("wrapped") / "pod", programs=Path(program).parent) as wrapped:
+        assert wrapped.wait("free")["isolation"] == "bubblewrap"
+        wrapped.arm(env={"A": "1"})
+        assert wrapped.tool("shell", command="echo $A; ls -A /run; cat <(echo piped); touch /x").text.startswith(
+            "1\npiped"
+        )
+        assert wrapped.tool("python", code="while True: pass", timeoutSeconds=0.3).outcome is Outcome.TIMEOUT
+        ignoring = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+        assert "afresh" in wrapped.tool("python", code=ignoring, timeoutSeconds=0.3).text
+        assert wrapped.tool("python", code="6 * 7").text == "42"

@@ -56,6 +56,8 @@ class Interpreter:
         self._why: Why | None = None
         self.running = False
         """A call is under way."""
+        self.epoch = 0
+        """Counts resets: a call that waited through one belongs to a lease that is over, and must not run."""
         self.renewed = False
         """It ended between two calls and no answer has said so yet."""
 
@@ -116,7 +118,12 @@ class Interpreter:
             return True
 
     async def ask(
-        self, request: Message, seconds: float, more: Callable[[Message], Awaitable[None]] | None = None
+        self,
+        request: Message,
+        seconds: float,
+        *,
+        more: Callable[[Message], Awaitable[None]] | None = None,
+        epoch: int | None = None,
     ) -> Message:
         """One request and its answer. Past `seconds` it is interrupted, then ended; that raises `Ended`.
 
@@ -124,8 +131,11 @@ class Interpreter:
             request: what the interpreter's codec encodes.
             seconds: until it is interrupted.
             more: takes messages with a `chunk`, which come before the answer.
+            epoch: that the request belongs to, where it is not the present one.
         """
+        epoch = self.epoch if epoch is None else epoch
         async with self._lock:
+            self._check(epoch)
             await self._start()
             self.running = True
             try:
@@ -134,6 +144,7 @@ class Interpreter:
                 except Ended as ended:
                     if ended.delivered:
                         raise
+                    self._check(epoch)
                     self.renewed = True
                     await self._start()
                     reply = await self._exchange(request, seconds, more)
@@ -143,6 +154,10 @@ class Interpreter:
             finally:
                 self.running = False
             return reply
+
+    def _check(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            raise Ended("reset", None)
 
     async def _exchange(
         self, request: Message, seconds: float, more: Callable[[Message], Awaitable[None]] | None = None
@@ -206,7 +221,8 @@ class Interpreter:
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await asyncio.shield(status)
-        kill_tree(child.pid)
+        if not status.done():  # else the pid may be somebody else's by now
+            kill_tree(child.pid)
         code: int | None = None
         with suppress(TimeoutError):
             async with asyncio.timeout(5):
@@ -218,7 +234,9 @@ class Interpreter:
     def end(self, why: Why) -> bool:
         """SIGKILL to the whole tree; the call under way learns `why`. False where the tree outgrows the killing."""
         self._why = self._why or why
-        return self._child is None or kill_tree(self._child.pid)
+        if self._child is None or self._status is None or self._status.done():
+            return True
+        return kill_tree(self._child.pid)
 
     def mark(self, why: Why) -> None:
         """It is about to be ended by other means than `end`."""

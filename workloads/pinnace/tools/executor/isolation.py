@@ -30,8 +30,13 @@ def probe(*, workspace: str, scratch: str, network: bool, bubblewrap: bool = Tru
         return Isolation("gvisor")
     program = shutil.which("bwrap") if bubblewrap else None
     if program is not None:
-        # A fresh /proc needs an unmasked one around it, which most container runtimes don't give.
-        for views in (["--proc", "/proc", "--dev", "/dev"], ["--dev", "/dev"], ["--dev-bind", "/dev", "/dev"]):
+        # A fresh /proc needs an unmasked one around it, which most container runtimes don't give. Without one the pid
+        # namespace must stay that of the container: /proc/self would be nobody, and bash, ps and many more need it.
+        for views in (
+            ["--unshare-pid", "--proc", "/proc", "--dev", "/dev"],
+            ["--dev", "/dev"],
+            ["--dev-bind", "/dev", "/dev"],
+        ):
             prefix = _bubblewrap(program, views, workspace=workspace, scratch=scratch, network=network)
             if _works(prefix):
                 return Isolation("bubblewrap", prefix)
@@ -39,7 +44,7 @@ def probe(*, workspace: str, scratch: str, network: bool, bubblewrap: bool = Tru
 
 
 def _bubblewrap(program: str, views: Sequence[str], *, workspace: str, scratch: str, network: bool) -> tuple[str, ...]:
-    own = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    own = ["--unshare-user", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     folders = ["--ro-bind", "/", "/", *views, "--bind", workspace, workspace, "--bind", scratch, scratch]
     network_of_its_own = [] if network else ["--unshare-net"]
     rest = ["--tmpfs", "/run", "--cap-drop", "ALL", "--die-with-parent", "--chdir", workspace, "--"]
@@ -48,7 +53,9 @@ def _bubblewrap(program: str, views: Sequence[str], *, workspace: str, scratch: 
 
 def _works(prefix: Sequence[str]) -> bool:
     try:
-        done = subprocess.run([*prefix, "/bin/true"], capture_output=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            [*prefix, "/bin/sh", "-c", "test -e /proc/self/fd/2"], capture_output=True, timeout=_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

@@ -79,6 +79,8 @@ class Supervisor:
         self._resetting = True
         try:
             async with asyncio.timeout(_RESET_SECONDS):
+                for interpreter in self._interpreters.values():
+                    interpreter.epoch += 1
                 self._end_all("reset")
                 for interpreter in self._interpreters.values():
                     await interpreter.closed()
@@ -150,9 +152,10 @@ class Supervisor:
         message = {"op": request["name"], "arguments": request["arguments"]}
         # The code may kill the helper whenever it likes. Two operations must not be done twice.
         once = request["name"] == "edit_file" or request["arguments"].get("append")
+        epoch = self._interpreters["files"].epoch
         for last in (True,) if once else (False, True):
             try:
-                return await self._interpreters["files"].ask(message, request["seconds"])
+                return await self._interpreters["files"].ask(message, request["seconds"], epoch=epoch)
             except Ended as ended:
                 if last or ended.why != "ended":
                     return {"ended": ended.why, "status": ended.status}
@@ -161,7 +164,7 @@ class Supervisor:
     async def tar(self, request: Message, more: Callable[[Message], Awaitable[None]]) -> Message:
         """The workspace as a stream of chunks."""
         message = {"op": "tar", "arguments": {"most": request["most"]}}
-        return await self._interpreters["files"].ask(message, request["seconds"], more)
+        return await self._interpreters["files"].ask(message, request["seconds"], more=more)
 
     async def job_start(self, request: Message) -> Message:
         """A command in the background, in the shell's current folder."""

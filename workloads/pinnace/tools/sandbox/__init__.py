@@ -1,1 +1,1 @@
-"""The trusted half of a session's pod: lease, key, times and session tools, before an executor that it does not trust."""
+"""The trusted half of a session's pod: lease, key, times and tools, before an executor that it does not trust."""

@@ -37,7 +37,7 @@ class _Model(BaseModel):
 class LimitsSpec(_Model):
     """What a lease may use; the executor's `Limits` says what each means."""
 
-    memory_mib: Annotated[int, Field(ge=64, le=1 << 20, alias="memoryMiB")] = 512
+    memory_mib: Annotated[int, Field(ge=128, le=1 << 20, alias="memoryMiB")] = 512
     processes: Annotated[int, Field(ge=8, le=4096)] = 64
     cpu_seconds: Annotated[int, Field(ge=1, le=86_400)] = 3600
     file_mib: Annotated[int, Field(ge=1, le=1 << 16, alias="fileMiB")] = 128
@@ -128,6 +128,7 @@ class Slot:
                 "idleSeconds": self.lease.idle_seconds,
                 "lastUsed": self.last_used,
                 "labels": self.lease.labels,
+                "inFlight": self.in_flight,
             }
         if self.lost is not None:
             described["lost"] = self.lost

@@ -11,6 +11,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,7 @@ class Link:
         while True:
             self._path.unlink(missing_ok=True)
             gone = asyncio.Event()
-            server = await asyncio.start_unix_server(
-                lambda r, w, gone=gone: self._accept(r, w, gone), path=self._path, backlog=4
-            )
+            server = await asyncio.start_unix_server(partial(self._accept, gone), path=self._path, backlog=4)
             self._path.chmod(0o666)
             try:
                 await gone.wait()
@@ -69,7 +68,7 @@ class Link:
                 self._path.unlink(missing_ok=True)
             await asyncio.sleep(_SETTLE_SECONDS)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event) -> None:
+    async def _accept(self, gone: asyncio.Event, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._writer is not None or not self._known(writer.get_extra_info("socket")):
             writer.close()
             return

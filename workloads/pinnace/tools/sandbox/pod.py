@@ -52,6 +52,8 @@ class Pod:
         if problem := reply.get("message", reply.get("ended")):
             await self._give_up()
             raise NotArmed(str(problem))
+        if self.slot.lease is not lease:
+            raise NotArmed("the lease was released before it was armed")
         self.slot.state = State.ARMED
         log.info("lease %s armed", lease.id)
 

@@ -18,7 +18,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -75,21 +75,27 @@ class Container:
                     return
                 self.starts += 1
                 self.process = self.start()
+                while self.process.poll() is None and not _children(self.process.pid):
+                    time.sleep(0.002)
             self.process.wait()
 
     def stop(self) -> None:
         """For good."""
         with self._lock:
             self.stopped = True
-            if self.process is not None:
-                self.process.kill()
+            # Its PID 1, not unshare: the signal of --kill-child is forgotten when PID 1 changes its uid.
+            with suppress(OSError, IndexError):
+                os.kill(self.pid, signal.SIGKILL)
 
     @property
     def pid(self) -> int:
         """Of its PID 1, seen from outside."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0])
+        return _children(self.process.pid)[0]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Pod:
@@ -279,7 +285,7 @@ def _command(
     untrusted = container == "sandbox"
     return [
         *("nsenter", f"--target={holder}", "--mount", "--net"),
-        *("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"),
+        *("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork"),
         *("sh", str(_HERE / "container.sh"), str(folder / f"root-{container}"), str(uid)),
         str(folder / "workspace") if untrusted else "-",
         str(folder / "sockets"),

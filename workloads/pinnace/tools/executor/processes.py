@@ -65,12 +65,15 @@ def alive(found: Iterable[Process]) -> Iterator[Process]:
 
 
 def kill_tree(root: int) -> bool:
-    """SIGKILL to `root` and all below it, until a look finds nobody. False where they multiply faster than we kill.
+    """SIGKILL to `root` and all below it, until a look finds nobody new. False where they multiply faster than we kill.
 
-    `root` goes last: while it lives, as a subreaper, orphans stay below it.
+    `root` goes last: while it lives, as a subreaper, orphans stay below it. A large process that is dying is no reason
+    to wait: nobody survives SIGKILL.
     """
+    killed: set[int] = set()
     for _ in range(50):
-        victims = [process.pid for process in alive(below(root))]
+        victims = [process.pid for process in alive(below(root)) if process.pid not in killed]
+        killed.update(victims)
         if not victims:
             kill(root)
             return True

@@ -9,6 +9,7 @@ import signal
 import tarfile
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -86,13 +87,14 @@ def test_environment_and_limits_are_in_force_when_the_lease_is_given(armed: Pod)
         ({"limits": {"memoryMiB": -1}}, "limits.memoryMiB"),
         ({"limits": {"memory": 1}}, "limits.memory"),
         ({"surprise": 1}, "surprise"),
+        ({"expiresAt": "tomorrow"}, "expiresAt"),
     ],
 )
 def test_a_bad_lease_is_refused_with_the_place_of_the_fault(free: Pod, change: dict[str, object], where: str) -> None:
     body = {"id": "a", "tokenSha256": "0" * 64, "expiresAt": time.time() + 60} | change
     status, answer = free.request("POST", "/lease", body)
     assert status == 400
-    assert answer["error"].startswith(where)
+    assert answer["message"].startswith(where)
     assert free.request("GET", "/lease")[1]["state"] == "free"
 
 
@@ -112,7 +114,8 @@ def test_a_lease_ends_by_itself_when_its_time_is_over(free: Pod) -> None:
     free.arm(seconds=0.5)
     free.wait("free")
     free.arm(seconds=60)
-    assert free.request("POST", "/lease/renew", {"expiresAt": time.time() + 0.2})[0] == 200
+    soon = (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()
+    assert free.request("POST", "/lease/renew", {"expiresAt": soon})[0] == 200
     free.wait("free")
 
 

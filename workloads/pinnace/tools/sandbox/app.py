@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pinnace.tools.outcome import CallError, Outcome, ToolResult
 from pinnace.tools.sandbox import mcp, toolset
 from pinnace.tools.sandbox.calls import Calls
-from pinnace.tools.sandbox.lease import Lease, NotFree, NotHeld, Recycle, State
+from pinnace.tools.sandbox.lease import Lease, NotFree, NotHeld, Recycle, Renewal, State
 from pinnace.tools.sandbox.link import ExecutorLost
 from pinnace.tools.sandbox.pod import NotArmed, Pod
 
@@ -143,10 +143,10 @@ class _Http:
 
     async def renew(self, request: web.Request) -> web.Response:
         try:
-            expires_at = float((await request.json())["expiresAt"])
-        except (ValueError, TypeError, KeyError):
-            return _problem(400, "the body must be {expiresAt: seconds since the epoch}")
-        self._pod.renew(request.headers.get(SESSION), expires_at)
+            renewal = Renewal.model_validate_json(await request.read())
+        except ValidationError as error:
+            return _problem(400, _where(error))
+        self._pod.renew(request.headers.get(SESSION), renewal.expires_at.timestamp())
         return await self.show(request)
 
     async def tar(self, request: web.Request) -> web.StreamResponse:
@@ -199,4 +199,4 @@ def _where(error: ValidationError) -> str:
 
 
 def _problem(status: int, message: str) -> web.Response:
-    return web.json_response({"error": message}, status=status)
+    return web.json_response({"message": message}, status=status)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
@@ -54,9 +55,21 @@ class Lease(_Model):
     token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", alias="tokenSha256")]
     env: Annotated[dict[Name, Annotated[str, Field(max_length=65_536)]], Field(max_length=256)] = {}
     limits: LimitsSpec = LimitsSpec()
-    expires_at: float
+    expires_at: AwareDatetime
+    """RFC 3339; a number is seconds since the epoch."""
     idle_seconds: Annotated[float, Field(gt=0)] = 600
     labels: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=32)] = {}
+
+
+def rfc3339(seconds: float) -> str:
+    """Seconds since the epoch as `2026-11-23T10:00:00.123Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Renewal(_Model):
+    """The body of `POST /lease/renew`."""
+
+    expires_at: AwareDatetime
 
 
 class NotFree(Exception):
@@ -85,7 +98,7 @@ class Slot:
         if self.state is not State.FREE:
             raise NotFree(f"the pod is {self.state}" + (f" by lease {self.lease.id}" if self.lease else ""))
         self.state, self.lease, self.lost = State.STARTING, lease, None
-        self.expires_at, self.last_used = lease.expires_at, time.time() if now is None else now
+        self.expires_at, self.last_used = lease.expires_at.timestamp(), time.time() if now is None else now
 
     def hold(self, lease_id: str | None) -> Lease:
         """The armed lease, which must be `lease_id` where that is given. Raises `NotHeld`."""
@@ -124,9 +137,9 @@ class Slot:
             described |= {
                 "id": self.lease.id,
                 "tokenSha256": self.lease.token_sha256,
-                "expiresAt": self.expires_at,
+                "expiresAt": rfc3339(self.expires_at),
                 "idleSeconds": self.lease.idle_seconds,
-                "lastUsed": self.last_used,
+                "lastUsed": rfc3339(self.last_used),
                 "labels": self.lease.labels,
                 "inFlight": self.in_flight,
             }

@@ -239,6 +239,13 @@ RESOURCES = [
         "timeout",
         afterwards=_nothing_grows,
     ),
+    _row(
+        "daemon of bash, then an interrupt",
+        _shell("(setsid bash -c 'trap \"\" INT TERM; while :; do echo . >> beat; sleep 0.02; done' &); sleep 60", 0.7),
+        "timeout",
+        "kept",
+        afterwards=_nothing_grows,
+    ),
     _row("daemon by double fork, then reset", _python(_DAEMON), "ok", afterwards=_gone_after_reset),
     _row(
         "deep recursion",

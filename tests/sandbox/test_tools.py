@@ -115,6 +115,16 @@ def test_a_background_command_is_followed_and_ended(session: Pod) -> None:
     assert job in unknown.text
 
 
+def test_a_server_of_an_earlier_call_lives_on_when_a_later_one_is_interrupted(session: Pod) -> None:
+    session.tool("shell", command="sleep 61 & earlier=$!; sleep 0.1")
+    timed_out = session.tool("shell", command="sleep 62 & later=$!; sleep 60", timeoutSeconds=0.4)
+    assert timed_out.outcome is Outcome.TIMEOUT
+    states = session.tool(
+        "shell", command="kill -0 $earlier && echo lives; kill -0 $later 2>&- || echo ended; kill $earlier"
+    )
+    assert states.structured["stdout"] == "lives\nended\n"
+
+
 def test_files_are_written_read_edited_found_and_searched(session: Pod) -> None:
     lines = "".join(f"line {number}\n" for number in range(1, 1001))
     assert session.tool("write_file", path="notes/a.txt", content=lines).ok

@@ -15,7 +15,7 @@ from pinnace.tools.executor import frames
 from pinnace.tools.executor.capture import Capture
 from pinnace.tools.executor.codec import Codec, Kind
 from pinnace.tools.executor.frames import Message
-from pinnace.tools.executor.processes import below, kill, kill_tree
+from pinnace.tools.executor.processes import below, kill, kill_tree, ticks
 from pinnace.tools.executor.spawn import Child, spawn
 
 Why = Literal["timeout", "memory", "processes", "ended", "protocol", "reset"]
@@ -56,6 +56,7 @@ class Interpreter:
         self._why: Why | None = None
         self.running = False
         """A call is under way."""
+        self._since = 0
         self.epoch = 0
         """Counts resets: a call that waited through one belongs to a lease that is over, and must not run."""
         self.renewed = False
@@ -137,7 +138,7 @@ class Interpreter:
         async with self._lock:
             self._check(epoch)
             await self._start()
-            self.running = True
+            self.running, self._since = True, ticks()
             try:
                 try:
                     reply = await self._exchange(request, seconds, more)
@@ -208,6 +209,9 @@ class Interpreter:
                 kill(pid, signal.SIGINT)
             with suppress(TimeoutError):
                 reply = await self._reply(self._grace)
+                for process in below(inner):  # what the call started ends with it; a server of an earlier call stays
+                    if process.started >= self._since:
+                        kill_tree(process.pid)
                 self._drain()
                 return reply
         raise await self._gone("timeout")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -23,6 +24,8 @@ class Process:
     resident: int
     """Bytes."""
     threads: int
+    started: int
+    """Clock ticks since boot."""
 
 
 def processes() -> dict[int, Process]:
@@ -42,7 +45,7 @@ def read(pid: int) -> Process | None:
         return None
     # The name may hold anything, spaces and brackets too: the last bracket ends it.
     rest = text[text.rfind(")") + 2 :].split()
-    return Process(pid, int(rest[1]), rest[0], int(rest[21]) * _PAGE, int(rest[17]))
+    return Process(pid, int(rest[1]), rest[0], int(rest[21]) * _PAGE, int(rest[17]), int(rest[19]))
 
 
 def below(root: int, table: Mapping[int, Process] | None = None) -> list[Process]:
@@ -57,6 +60,11 @@ def below(root: int, table: Mapping[int, Process] | None = None) -> list[Process
             found.append(child)
             queue.append(child.pid)
     return found
+
+
+def ticks() -> int:
+    """The clock of `Process.started`."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 def alive(found: Iterable[Process]) -> Iterator[Process]:

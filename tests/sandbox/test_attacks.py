@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pinnace.tools.outcome import ToolResult
 
-from e2e.sandbox.attempts import ATTEMPTS, SECRET, Attempt
+from e2e.sandbox.attempt import SECRET, Attempt
+from e2e.sandbox.attempts import ATTEMPTS
 from e2e.sandbox.canary import Canary
 from e2e.sandbox.pod import KEY, Pod
 
@@ -64,3 +65,11 @@ def test_an_attempt_is_stopped_and_typed_and_the_neighbour_unharmed(
         assert attacked.containers["agent"].starts == 1, attacked.log()
     _unharmed(beside)
     record(attempt.name, "/".join(dict.fromkeys(str(result.outcome) for result in results)), texts[-1][-300:])
+
+
+def test_the_service_counts_whoever_gets_through(beside: Pod, services: dict[str, Canary]) -> None:
+    """The control: without it, nothing would say that the attempts above could have reached anything."""
+    code = "import socket\nfor a in (('169.254.169.254', 80), ('10.96.0.1', 443)): socket.create_connection(a, 5).recv(1)"
+    assert beside.tool("python", code=code).ok
+    assert services[beside.name].reached == ["169.254.169.254:80", "10.96.0.1:443"]
+    services[beside.name].log.write_text("")

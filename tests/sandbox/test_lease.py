@@ -190,6 +190,17 @@ def test_when_the_executor_dies_its_call_is_unavailable_and_so_is_the_lease_unti
     assert sandbox.starts == before + 1
 
 
+def test_when_the_container_is_out_of_memory_the_kernel_ends_the_code_and_not_the_supervisor(free: Pod) -> None:
+    free.arm(memoryMiB=100_000)
+    before = free.containers["sandbox"].starts
+    code = "import mmap\nm = mmap.mmap(-1, 1 << 30)\nfor i in range(0, 1 << 30, 4096): m[i] = 1"
+    result = free.tool("python", code=code)
+    assert result.outcome is Outcome.TOOL_ERROR
+    assert "SIGKILL" in result.text
+    assert free.tool("python", code="6 * 7").text == "42"
+    assert free.containers["sandbox"].starts == before
+
+
 def test_the_supervisor_answers_no_signal_from_inside_but_ends_on_one_from_outside(armed: Pod) -> None:
     sandbox = armed.containers["sandbox"]
     before = sandbox.starts

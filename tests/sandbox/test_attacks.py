@@ -69,7 +69,9 @@ def test_an_attempt_is_stopped_and_typed_and_the_neighbour_unharmed(
 
 def test_the_service_counts_whoever_gets_through(beside: Pod, services: dict[str, Canary]) -> None:
     """The control: without it, nothing would say that the attempts above could have reached anything."""
-    code = "import socket\nfor a in (('169.254.169.254', 80), ('10.96.0.1', 443)): socket.create_connection(a, 5).recv(1)"
+    code = (
+        "import socket\nfor a in (('169.254.169.254', 80), ('10.96.0.1', 443)): socket.create_connection(a, 5).recv(1)"
+    )
     assert beside.tool("python", code=code).ok
     assert services[beside.name].reached == ["169.254.169.254:80", "10.96.0.1:443"]
     services[beside.name].log.write_text("")

@@ -54,9 +54,9 @@ def test_a_write_replaces_a_link_and_does_not_follow_it(folder: Path) -> None:
 
 def test_a_folder_is_emptied_however_deep_and_closed_it_is(folder: Path) -> None:
     current = os.open(folder, os.O_RDONLY)
-    for _ in range(3000):  # deeper than Python recurses and than a path can name
-        os.mkdir("d", dir_fd=current)
-        below = os.open("d", os.O_RDONLY, dir_fd=current)
+    for _ in range(1500):  # deeper than Python recurses and than a path can name
+        os.mkdir("deep", dir_fd=current)
+        below = os.open("deep", os.O_RDONLY, dir_fd=current)
         os.close(current)
         current = below
     os.close(current)

@@ -56,6 +56,8 @@ LOCKS = (
     Lock("image-build", ("image-build.in",), project=False, constraints=("dev.txt",)),
     Lock("operator", extras=("operator",), constraints=("dev.txt",)),
     Lock("tools", ("tools.in",), constraints=("dev.txt",)),
+    Lock("catalogue-mcp1", ("catalogue-mcp1.in",), project=False),
+    Lock("catalogue-mcp2", ("catalogue-mcp2.in",), project=False, overrides=("overrides-catalogue.txt",)),
     Lock("torch-2.13-cpu", ("torch-2.13-cpu.in",), project=False, overrides=CPU),
     Lock("torch-2.13-cuda", ("torch-2.13-cuda.in",), project=False),
     Lock("torch-2.14-cuda", ("torch-2.14-cuda.in",), project=False),

@@ -31,7 +31,9 @@ class Roots:
     def from_env(cls, environment: Mapping[str, str] = os.environ) -> Roots:
         """The image's folders or, in a checkout, those that `make setup` fills."""
         local = _CHECKOUT / ".venv-catalogue"
-        python = Path(environment.get(PYTHON_ROOT) or (local if (_CHECKOUT / "Makefile").exists() else "/opt/catalogue"))
+        python = Path(
+            environment.get(PYTHON_ROOT) or (local if (_CHECKOUT / "Makefile").exists() else "/opt/catalogue")
+        )
         npm = environment.get(NPM_ROOT)
         return cls(python, Path(npm) if npm else python / "npm" if python == local else Path("/opt/catalogue-npm"))
 

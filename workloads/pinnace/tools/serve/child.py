@@ -160,7 +160,9 @@ class Child:
         if self._process and self._process.stdin and not self.ended.is_set():
             params = {"requestId": number, "reason": reason}
             with contextlib.suppress(OSError, RuntimeError):
-                self._process.stdin.write(dump({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}) + b"\n")
+                self._process.stdin.write(
+                    dump({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}) + b"\n"
+                )
 
     async def _write(self, message: Json) -> None:
         if self.ended.is_set() or not self._process or not self._process.stdin:
@@ -200,7 +202,9 @@ class Child:
         if isinstance(line, Oversized):
             self.counts.oversized += 1
             log.warning("%s: skipped a message of %d bytes", self.launch.name, line.size)
-            self._settle(line.id, TooLong(f"the answer has {line.size} bytes, more than {self.line_bytes}: ask for less"))
+            self._settle(
+                line.id, TooLong(f"the answer has {line.size} bytes, more than {self.line_bytes}: ask for less")
+            )
             return
         try:
             message = json.loads(line)

@@ -18,7 +18,9 @@ from pinnace.tools.catalogue.launch import Roots, command, environment
 from pinnace.tools.serve.run import Bridge, serve_until_signalled
 from pinnace.tools.serve.settings import Launch, Limits
 
-DECLARED = "PINNACE_SERVER_ENV"  # names of variables that are the server's, by commas; * is all but ours and Kubernetes' own
+DECLARED = (
+    "PINNACE_SERVER_ENV"  # names of variables that are the server's, by commas; * is all but ours and Kubernetes' own
+)
 _BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE")
 _OURS = ("PINNACE_", "KUBERNETES_")
 
@@ -32,18 +34,28 @@ def serve(  # noqa: PLR0913 - a command line has as many options as it has
     host: Annotated[str, typer.Option(help="address to listen on")] = "0.0.0.0",  # noqa: S104 - in a pod
     port: Annotated[int, typer.Option(help="port; 0 picks one")] = 8080,
     processes: Annotated[int, typer.Option(min=1, max=64, help="children kept alive; a server with state has one")] = 1,
-    concurrency: Annotated[int, typer.Option(min=0, max=256, help="calls a child is given at a time; 0: as the catalogue says")] = 0,
+    concurrency: Annotated[
+        int, typer.Option(min=0, max=256, help="calls a child is given at a time; 0: as the catalogue says")
+    ] = 0,
     queue: Annotated[int, typer.Option(min=0, help="calls that may wait; the next gets 503")] = 256,
     call_seconds: Annotated[float, typer.Option(min=0.1, help="longest call")] = 60,
     recycle_calls: Annotated[int, typer.Option(min=0, help="replace a child after so many calls; 0: never")] = 0,
-    memory_mib: Annotated[int, typer.Option(min=0, help="replace a child above this resident size; 0: no bound")] = 1024,
+    memory_mib: Annotated[
+        int, typer.Option(min=0, help="replace a child above this resident size; 0: no bound")
+    ] = 1024,
     drain_delay: Annotated[float, typer.Option(min=0, help="seconds from failing /readyz to refusing calls")] = 2,
     drain_seconds: Annotated[float, typer.Option(min=0, help="seconds that calls in flight have after SIGTERM")] = 25,
-    workspace: Annotated[Path | None, typer.Option(envvar="PINNACE_WORKSPACE", help="folder that the server may write")] = None,
-    env: Annotated[list[str] | None, typer.Option(help="NAME or NAME=VALUE that the server gets; may be repeated")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(envvar="PINNACE_WORKSPACE", help="folder that the server may write")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME=VALUE that the server gets; may be repeated")
+    ] = None,
 ) -> None:
     """Serve a stdio MCP server over HTTP, as a supervised pool of processes."""
-    logging.basicConfig(level=os.environ.get("PINNACE_LOG_LEVEL", "INFO"), stream=sys.stderr, format="%(levelname)s %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("PINNACE_LOG_LEVEL", "INFO"), stream=sys.stderr, format="%(levelname)s %(message)s"
+    )
     given, declared = declared_names(dict(os.environ), env or [])
     folder = workspace or Path(tempfile.mkdtemp(prefix="pinnace-server-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,18 @@ from pinnace.tools.outcome import META_OUTCOME, Outcome, ToolResult
 from pinnace.tools.serve.errors import CrashLoop, Deadline, Draining, QueueFull
 from pinnace.tools.serve.metrics import Metrics
 from pinnace.tools.serve.server import Server
-from pinnace.tools.serve.wire import METHOD_NOT_FOUND, MODERN, PARSE_ERROR, Call, Json, Rejection, answer, dump, event, parse
+from pinnace.tools.serve.wire import (
+    METHOD_NOT_FOUND,
+    MODERN,
+    PARSE_ERROR,
+    Call,
+    Json,
+    Rejection,
+    answer,
+    dump,
+    event,
+    parse,
+)
 
 _PING_SECONDS = 15.0  # of a silent event stream: proxies close connections on which nothing comes
 _LIST_TTL_MS = 5_000
@@ -114,7 +125,9 @@ class Front:
         if wanted is not None and "text/event-stream" in request.headers.get("Accept", ""):
             events = asyncio.Queue()
         key = (request.headers.get("X-Pinnace-Session", ""), identity)
-        task = asyncio.ensure_future(self._result(call, _seconds(request.headers, self._server.limits.call_seconds), events))
+        task = asyncio.ensure_future(
+            self._result(call, _seconds(request.headers, self._server.limits.call_seconds), events)
+        )
         self._running[key] = task
         try:
             if events is None:
@@ -147,7 +160,11 @@ class Front:
             token = call.params["_meta"]["progressToken"]
 
             def progress(params: Json) -> None:
-                message = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params | {"progressToken": token}}
+                message = {
+                    "jsonrpc": "2.0",
+                    "method": "notifications/progress",
+                    "params": params | {"progressToken": token},
+                }
                 events.put_nowait(event(dump(message)))
 
             return await self._server.call(call.params, seconds=seconds, progress=progress)

@@ -22,7 +22,14 @@ class Bridge:
     """A pool, its server and its HTTP front. `async with` starts it and ends it at once; `drain` ends it gently."""
 
     def __init__(
-        self, launch: Launch, limits: Limits, *, host: str, port: int, entry: Entry | None = None, granted: Granted | None = None
+        self,
+        launch: Launch,
+        limits: Limits,
+        *,
+        host: str,
+        port: int,
+        entry: Entry | None = None,
+        granted: Granted | None = None,
     ) -> None:
         metrics = Metrics()
         self._limits = limits

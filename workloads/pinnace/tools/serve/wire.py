@@ -83,7 +83,10 @@ def _mismatch(method: str, params: Json, headers: Mapping[str, str], identity: i
     meta = params.get("_meta")
     if version != MODERN:
         return Rejection(
-            *(UNSUPPORTED_VERSION, f"this server speaks MCP {MODERN}, not {version or 'a revision without that header'}"),
+            *(
+                UNSUPPORTED_VERSION,
+                f"this server speaks MCP {MODERN}, not {version or 'a revision without that header'}",
+            ),
             identity,
             {"supported": [MODERN], "requested": version or ""},
         )

@@ -32,14 +32,40 @@ class Value:
 
 RELATIONS = (
     Relation(
-        "birthplace", Kind.PERSON, Kind.PLACE, "{s} was born in {o}.", "the birthplace of {s}", "In which town was {s} born?"
+        "birthplace",
+        Kind.PERSON,
+        Kind.PLACE,
+        "{s} was born in {o}.",
+        "the birthplace of {s}",
+        "In which town was {s} born?",
     ),
     Relation(
-        "employer", Kind.PERSON, Kind.COMPANY, "{s} works for {o}.", "the company that employs {s}", "Which company employs {s}?"
+        "employer",
+        Kind.PERSON,
+        Kind.COMPANY,
+        "{s} works for {o}.",
+        "the company that employs {s}",
+        "Which company employs {s}?",
     ),
-    Relation("mentor", Kind.PERSON, Kind.PERSON, "{s} was taught by {o}.", "the teacher of {s}", "Who was the teacher of {s}?"),
-    Relation("twin", Kind.PLACE, Kind.PLACE, "{s} is twinned with {o}.", "the twin town of {s}", "What is the twin town of {s}?"),
-    Relation("mayor", Kind.PLACE, Kind.PERSON, "The mayor of {s} is {o}.", "the mayor of {s}", "Who is the mayor of {s}?"),
+    Relation(
+        "mentor",
+        Kind.PERSON,
+        Kind.PERSON,
+        "{s} was taught by {o}.",
+        "the teacher of {s}",
+        "Who was the teacher of {s}?",
+    ),
+    Relation(
+        "twin",
+        Kind.PLACE,
+        Kind.PLACE,
+        "{s} is twinned with {o}.",
+        "the twin town of {s}",
+        "What is the twin town of {s}?",
+    ),
+    Relation(
+        "mayor", Kind.PLACE, Kind.PERSON, "The mayor of {s} is {o}.", "the mayor of {s}", "Who is the mayor of {s}?"
+    ),
     Relation("founder", Kind.COMPANY, Kind.PERSON, "{s} was founded by {o}.", "the founder of {s}", "Who founded {s}?"),
     Relation(
         "headquarters",
@@ -57,7 +83,9 @@ RELATIONS = (
         "the main supplier of {s}",
         "Which company is the main supplier of {s}?",
     ),
-    Relation("venue", Kind.EVENT, Kind.PLACE, "{s} was held in {o}.", "the town that hosted {s}", "Which town hosted {s}?"),
+    Relation(
+        "venue", Kind.EVENT, Kind.PLACE, "{s} was held in {o}.", "the town that hosted {s}", "Which town hosted {s}?"
+    ),
     Relation("winner", Kind.EVENT, Kind.PERSON, "{s} was won by {o}.", "the winner of {s}", "Who won {s}?"),
     Relation(
         "organiser",
@@ -68,7 +96,12 @@ RELATIONS = (
         "Which company organised {s}?",
     ),
     Relation(
-        "author", Kind.PAPER, Kind.PERSON, "“{s}” was written by {o}.", "the author of “{s}”", "Who is the author of “{s}”?"
+        "author",
+        Kind.PAPER,
+        Kind.PERSON,
+        "“{s}” was written by {o}.",
+        "the author of “{s}”",
+        "Who is the author of “{s}”?",
     ),
     Relation(
         "event",
@@ -100,7 +133,13 @@ VALUES = (
     Value("prize", Kind.EVENT, "The winner of {s} received the {v}.", "Which prize was given at {s}?"),
     Value("visitors", Kind.EVENT, "{s} had {v} visitors.", "How many visitors did {s} have?"),
     Value("method", Kind.PAPER, "“{s}” introduces the {v}.", "Which method does “{s}” introduce?"),
-    Value("participants", Kind.PAPER, "Participants: {v}", "How many participants did the study in “{s}” have?", where="pdf"),
+    Value(
+        "participants",
+        Kind.PAPER,
+        "Participants: {v}",
+        "How many participants did the study in “{s}” have?",
+        where="pdf",
+    ),
     *(
         Value(
             f"revenue {year}",

@@ -10,7 +10,11 @@ from pinnace.tools.world.rng import Rng
 # No figure, no name: padding can't contradict a fact, and a search for a fact does not end in it.
 _OPENINGS = (
     *("Visitors often remark that", "Older accounts agree that", "It is sometimes forgotten that"),
-    *("Letters of the time suggest that", "Those who know the subject well say that", "A common misunderstanding is that"),
+    *(
+        "Letters of the time suggest that",
+        "Those who know the subject well say that",
+        "A common misunderstanding is that",
+    ),
 )
 _MIDDLES = (
     *("the early years were quieter than later ones", "the work was slower than anyone had planned"),
@@ -91,7 +95,12 @@ def report_lines(entity: Entity, seed: int) -> list[str]:
     lines = [entity.name, ""]
     for value in values_of(entity.kind):
         if value.where == "pdf":
-            lines += [*_wrapped(padding(rng)), "", value.sentence.format(s=entity.name, v=entity.values[value.name]), ""]
+            lines += [
+                *_wrapped(padding(rng)),
+                "",
+                value.sentence.format(s=entity.name, v=entity.values[value.name]),
+                "",
+            ]
     return [*lines, *_wrapped(padding(rng))]
 
 

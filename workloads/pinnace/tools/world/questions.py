@@ -173,7 +173,11 @@ def _compared(world: World, rng: Rng, name: str, hops: int) -> Question | None:
     if entity.kind is not other.kind or entity is other or entity.values[value.name] == other.values[value.name]:
         return None
     earlier = min(entity, other, key=lambda each: each.number(value.name))
-    evidence = (*path, _value_step(entity, value, phrase if not path else entity.name), _value_step(other, value, other.name))
+    evidence = (
+        *path,
+        _value_step(entity, value, phrase if not path else entity.name),
+        _value_step(other, value, other.name),
+    )
     text = f"Which {_AGE[value.name]}: {phrase} or {other.name}? Give the full name."
     return Question(name, text, earlier.name, "comparison", evidence)
 

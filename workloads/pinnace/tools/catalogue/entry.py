@@ -23,14 +23,14 @@ class Runtime(StrEnum):
 
 
 class Isolation(StrEnum):
-    """`Shared`: any replica may answer anybody. `Session`: its state is one trajectory's, so each lease needs its own."""
+    """`Shared`: any replica may answer anybody. `Session`: its state is one trajectory's; each lease needs its own."""
 
     SHARED = "Shared"
     SESSION = "Session"
 
 
 class State(StrEnum):
-    """What a server keeps between calls: nothing, something in its process (so there is one process), or files in its workspace."""
+    """What a server keeps between calls: nothing, something in its process, or files in its workspace."""
 
     NONE = "none"
     PROCESS = "process"
@@ -51,7 +51,7 @@ class Secret(_Model):
 
 
 class Program(_Model):
-    """A program that is not in the image of tool servers. `env` names it to the server."""
+    """A program that is not in the image of tool servers. `env` names it to the server; `["*"]` means all tools."""
 
     name: str
     env: EnvName
@@ -119,7 +119,7 @@ class Entry(_Model):
             raise ValueError("tools has a name twice")
         named = {self.canary.tool, *(tool for secret in self.needs.secrets for tool in secret.tools)}
         named |= set(self.needs.internet) - {"*"}
-        named |= set(self.needs.program.tools if self.needs.program else ())
+        named |= set(self.needs.program.tools if self.needs.program else ()) - {"*"}
         if unknown := sorted(named - known):
             raise ValueError(f"not among tools: {', '.join(unknown)}")
         if self.state is not State.NONE and self.isolation is Isolation.SHARED:
@@ -129,6 +129,11 @@ class Entry(_Model):
     def needs_internet(self, tool: str) -> bool:
         """Whether the tool reaches out of the cluster."""
         return "*" in self.needs.internet or tool in self.needs.internet
+
+    def needs_program(self, tool: str) -> Program | None:
+        """The program that the tool can't do without."""
+        program = self.needs.program
+        return program if program and ("*" in program.tools or tool in program.tools) else None
 
     def secrets_of(self, tool: str) -> tuple[Secret, ...]:
         """The secrets that the tool can't do without."""

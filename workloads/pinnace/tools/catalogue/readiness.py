@@ -26,7 +26,7 @@ class Granted:
 
 
 def refusal(entry: Entry, tool: str, granted: Granted) -> str | None:
-    """Why the tool can't be called, with the remedy; None if it can. Such a call is `unavailable`, so that backups step in."""
+    """Why the tool can't be called, with the remedy; None if it can. The call is `unavailable`: backups step in."""
     for secret in entry.secrets_of(tool):
         if secret.env not in granted.variables:
             return (
@@ -35,8 +35,8 @@ def refusal(entry: Entry, tool: str, granted: Granted) -> str | None:
             )
     if entry.needs_internet(tool) and not granted.internet:
         return f"{tool} needs the internet: allow it in egress of server {entry.name}, or give the tool a backup."
-    program = entry.needs.program
-    if program and tool in program.tools and program.env not in granted.variables:
+    program = entry.needs_program(tool)
+    if program and program.env not in granted.variables:
         return (
             f"{tool} needs {program.name}, which the image of tool servers has not: use an image that has it and set "
             f"{program.env} to its path in env of server {entry.name}."

@@ -233,7 +233,7 @@ class Child:
         """A request or notification of the child's own. It may ping; it has no model and no user to ask here."""
         method, params = message["method"], message.get("params") or {}
         if method == "notifications/progress":
-            waiting = self._waiting.get(params.get("progressToken"))
+            waiting = self._waiting.get(params.get("progressToken", 0))
             if waiting and waiting.progress:
                 waiting.progress(params)
         elif method == "notifications/tools/list_changed" and self.tools_changed:
@@ -280,14 +280,13 @@ class Child:
 
     async def stop(self, *, grace: float) -> None:
         """Ends it: end of its stdin, then SIGTERM, then SIGKILL, each after half of `grace` seconds."""
-        if self._process and self._process.returncode is None and self._process.stdin:
-            if grace:
-                with contextlib.suppress(OSError, RuntimeError):
-                    self._process.stdin.close()
+        if grace and self._process and self._process.returncode is None and self._process.stdin:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._process.stdin.close()
+            await self._wait(grace / 2)
+            if self._process.returncode is None:
+                self._signal(signal.SIGTERM)
                 await self._wait(grace / 2)
-                if self._process.returncode is None:
-                    self._signal(signal.SIGTERM)
-                    await self._wait(grace / 2)
         self._signal(signal.SIGKILL)
         if self._process:
             await self._process.wait()

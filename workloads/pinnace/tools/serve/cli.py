@@ -95,7 +95,7 @@ def declared_names(given: dict[str, str], asked: list[str]) -> tuple[dict[str, s
     return given, frozenset(declared - {"*"})
 
 
-def of_entry(  # noqa: PLR0913
+def of_entry(
     found: Entry,
     given: Mapping[str, str],
     declared: frozenset[str],
@@ -106,7 +106,7 @@ def of_entry(  # noqa: PLR0913
     port: int = 0,
     concurrency: int = 0,
 ) -> Bridge:
-    """The bridge of a catalogue entry. What it keeps in its process is kept by one process that no count of calls ends."""
+    """The bridge of a catalogue entry. A server with state is one process, and no count of calls ends it."""
     keeps = found.state is not State.NONE
     settled = {"processes": 1, "recycle_calls": 0} if keeps else {}
     limits = Limits(**{**vars(limits), "concurrency": concurrency or found.concurrency, **settled})
@@ -120,7 +120,7 @@ def of_entry(  # noqa: PLR0913
     return Bridge(launch, limits, host=host, port=port, entry=found, granted=Granted.from_env(given))
 
 
-def of_command(  # noqa: PLR0913
+def of_command(
     words: list[str],
     given: Mapping[str, str],
     declared: frozenset[str],

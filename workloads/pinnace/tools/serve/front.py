@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from pinnace.tools.outcome import META_OUTCOME, Outcome, ToolResult
+from pinnace.tools.outcome import META_OUTCOME, CallError, Outcome, ToolResult
 from pinnace.tools.serve.errors import CrashLoop, Deadline, Draining, QueueFull
 from pinnace.tools.serve.metrics import Metrics
 from pinnace.tools.serve.server import Server
@@ -141,7 +141,7 @@ class Front:
             outcome = str(error.outcome)
             raise
         except asyncio.CancelledError:
-            # Either the caller went away (nobody reads an answer), or it cancelled by notification and still waits for one.
+            # Either the caller went away, and nobody reads an answer; or it cancelled by notification and still waits.
             outcome = "cancelled"
             if not task.cancelled() or (current := asyncio.current_task()) is None or current.cancelling():
                 task.cancel()
@@ -169,8 +169,6 @@ class Front:
 
             return await self._server.call(call.params, seconds=seconds, progress=progress)
         except (Deadline, CrashLoop) as error:
-            from pinnace.tools.outcome import CallError
-
             return ToolResult(error.outcome, error=CallError(str(error))).to_mcp()
 
     async def _streamed(

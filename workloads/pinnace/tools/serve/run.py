@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from typing import Self
 
 from aiohttp import web
 
@@ -41,7 +42,7 @@ class Bridge:
         self._runner = web.AppRunner(self.front.app(), handler_cancellation=True, access_log=None, shutdown_timeout=1)
         self._learning: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Bridge:
+    async def __aenter__(self) -> Self:
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
         self.pool.start()

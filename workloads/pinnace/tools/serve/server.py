@@ -22,19 +22,19 @@ _RETRY_SECONDS = 1.0
 
 @dataclass
 class Server:
-    """The tools of a pool's children. `entry` is None for a plain command, which has no contract but that it lists tools."""
+    """The tools of a pool's children. `entry` is None for a plain command: its one duty is to list tools."""
 
     name: str
     pool: Pool
     limits: Limits
     entry: Entry | None = None
-    granted: Granted = Granted()
+    granted: Granted = field(default_factory=Granted)
     tools: dict[str, Json] = field(default_factory=dict)
     problem: str = "starting"
     _probes: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def learn(self) -> None:
-        """Keeps `tools` and `problem` right for as long as the server lives: the contract test, until it passes, then on every change."""
+        """Keeps `tools` and `problem` right: the contract test until it passes, then again on every change."""
         changed = asyncio.Event()
         self.pool.on_tools_changed = changed.set
         while True:

@@ -32,7 +32,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Rejection(Exception):  # noqa: N818 - an answer more than an error
+class Rejection(Exception):
     """A JSON-RPC error for the caller and the HTTP status that the transport gives it."""
 
     code: int
@@ -54,7 +54,7 @@ class Rejection(Exception):  # noqa: N818 - an answer more than an error
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> Call:
-    """Checks body against headers as the transport demands (basic/transports, "Request Headers").
+    """Checks body against headers as the transport demands (specification, basic/transports: request headers).
 
     Raises:
         Rejection: The first thing that is wrong.
@@ -112,7 +112,7 @@ def _decoded(value: str | None) -> str | None:
 
 
 def for_child(params: Json, progress_token: int | None) -> Json:
-    """A call's parameters as a server of the handshake era expects them: without the modern envelope, our progress token."""
+    """A call's parameters as a server of the handshake era expects them: our progress token, no modern envelope."""
     meta = {key: value for key, value in params.get("_meta", {}).items() if not key.startswith(_META)}
     meta.pop("progressToken", None)
     if progress_token is not None:

@@ -70,7 +70,9 @@ def find(document: Document, words: str, *, start: int = 0) -> Found:
 
 
 def _pages(text: str) -> list[str]:
-    pages, page, size = [], [], 0
+    pages: list[str] = []
+    page: list[str] = []
+    size = 0
     for line in text.splitlines(keepends=True):
         if page and size + len(line) > PAGE:
             pages.append("".join(page))

@@ -9,7 +9,7 @@ from pinnace.tools.world.graph import PRESENT, Entity, Kind
 
 @dataclass(frozen=True)
 class Relation:
-    """A functional relation. `sentence` has {s} (subject) and {o} (object, becomes a link); `phrase` refers to the object by the subject."""
+    """A functional relation: `sentence` states it of {s} (subject) and {o} (object), `phrase` means {o} by {s}."""
 
     name: str
     of: Kind
@@ -21,7 +21,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Value:
-    """A value of an entity. `where` says on what kind of page it stands: its own page, the region's table, or its PDF."""
+    """A value of an entity. `where` says where it stands: on its own page, in the region's table, or in its PDF."""
 
     name: str
     of: Kind

@@ -12,8 +12,48 @@ from pinnace.tools.world.site import Document, World
 _WORD = re.compile(r"[0-9a-z]+")
 # Words that are in most questions and on most pages say nothing about which page is meant.
 _COMMON = frozenset(
-    "a an and are as at be by did do does for from had has have how in is it its of on or that the this to was were what "
-    "when where which who whom whose why will with".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "how",
+        "in",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "this",
+        "to",
+        "was",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "why",
+        "will",
+        "with",
+    ]
 )
 _SNIPPET = 240  # characters
 _TITLE_WEIGHT = 6.0
@@ -69,8 +109,8 @@ class Index:
             total = self._db.execute("SELECT count(*) FROM pages WHERE pages MATCH ?", (match,)).fetchone()[0]
             rows = self._db.execute(
                 # rowid last: equal scores are in a fixed order.
-                f"SELECT rowid FROM pages WHERE pages MATCH ? ORDER BY bm25(pages, {_TITLE_WEIGHT}, 1.0), rowid LIMIT ? OFFSET ?",  # noqa: S608
-                (match, size, (page - 1) * size),
+                "SELECT rowid FROM pages WHERE pages MATCH ? ORDER BY bm25(pages, ?, 1.0), rowid LIMIT ? OFFSET ?",
+                (match, _TITLE_WEIGHT, size, (page - 1) * size),
             ).fetchall()
         return Results(query, page, int(total), tuple(_hit(self._documents[row[0]], frozenset(words)) for row in rows))
 

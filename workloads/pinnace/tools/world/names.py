@@ -6,8 +6,37 @@ from collections.abc import Callable
 
 from pinnace.tools.world.rng import Rng
 
-_ONSETS = "b br d dr f fl g gr h j k kl l m n p pr r s sk st t tr v w z th sh".split()
-_VOWELS = "a e i o u ai ea ei ia oa".split()
+_ONSETS = [
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+    "sk",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+    "th",
+    "sh",
+]
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ei", "ia", "oa"]
 _CODAS = ["", "", "n", "l", "r", "s", "nd", "rn", "lm", "k", "m", "rt"]
 _GIVEN_ENDS = ["a", "o", "en", "is", "ra", "lin", "mar", "el", "ine", "us"]
 _FAMILY_ENDS = ["sen", "holt", "wick", "berg", "ley", "mond", "vane", "croft", "dahl", "stad", "mere", "garth"]
@@ -82,7 +111,7 @@ class Names:
 
     def river(self) -> str:
         """A river."""
-        return self._unique(lambda: (self._syllable() + self._word(_RIVER_ENDS).lower()).capitalize())
+        return self._unique(lambda: f"{self._syllable()}{self._word(_RIVER_ENDS)}".capitalize())
 
     def company(self) -> str:
         """A company."""

@@ -26,7 +26,7 @@ MOST_HOPS = 12
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of evidence: `statement` stands in the document at `url`; `query` finds it by search; it gives `obtains`."""
+    """One piece of evidence: `statement` stands at `url`, `query` finds that by search; it gives `obtains`."""
 
     url: str
     statement: str
@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its one right answer. `hops` counts the facts that must be put together: the length of `path`."""
+    """A question with its one right answer; `path` has the facts that must be put together."""
 
     id: str
     text: str
@@ -51,7 +51,7 @@ class Question:
 
 
 def questions(world: World, *, seed: int, n: int, hops: int) -> tuple[Question, ...]:
-    """`n` different questions of `hops` hops each; the same for the same world and arguments. The first m of n are those of n=m.
+    """`n` different questions of `hops` hops each, the same for the same arguments; more of them begin with the fewer.
 
     Raises:
         ValueError: `hops` is out of range, or the world is too small for that many.
@@ -69,7 +69,7 @@ def questions(world: World, *, seed: int, n: int, hops: int) -> tuple[Question, 
 
 
 def is_right(question: Question, answer: str) -> bool:
-    """Whether an answer is the right one, but for case, spaces, quotes, thousands separators and a closing full stop."""
+    """Whether an answer is the right one, but for case, spaces, quotes, thousands separators and a full stop."""
     return _normal(answer) == _normal(question.answer)
 
 
@@ -104,7 +104,8 @@ def _start(world: World, rng: Rng) -> tuple[Entity, str]:
 
 def _walk(entity: Entity, phrase: str, rng: Rng, steps: int) -> tuple[Entity, str, list[Step]] | None:
     """Follows `steps` relations; None where it would come back to an entity (the question could be cut short)."""
-    visited, path = {entity.path}, []
+    visited = {entity.path}
+    path: list[Step] = []
     for _ in range(steps):
         relation = rng.choice(relations_of(entity.kind))
         target = entity.links[relation.name]

@@ -24,7 +24,10 @@ async def calculate(
         str, Field(max_length=2000, description="e.g. (3/7 + 0.25) * 2^10, sqrt(2), mean([1, 2, 4])")
     ],
 ) -> CallToolResult:
-    """Evaluate arithmetic exactly: + - * / // % ^, sqrt, log, trigonometry (radians), factorial, comb, gcd, mean, median, stdev …"""
+    """Evaluate arithmetic exactly.
+
+    Operators + - * / // % ^; sqrt, log, trigonometry in radians, factorial, comb, gcd, sum, mean, median, stdev …
+    """
     try:
         value = evaluate(expression)
         decimal = _decimal(value)

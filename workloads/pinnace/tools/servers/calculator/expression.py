@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -18,6 +17,9 @@ _MOST_BITS = 50_000  # of any number; about 15,000 digits
 _MOST_NODES = 1000
 _MOST_EXPONENT = 4000
 _MOST_FACTORIAL = 2000
+
+
+_SIGNS = str.maketrans({"\N{MULTIPLICATION SIGN}": "*", "\N{DIVISION SIGN}": "/", "\N{MINUS SIGN}": "-"})
 
 
 class CalculationError(ValueError):
@@ -34,7 +36,7 @@ def evaluate(expression: str) -> Number:
     """
     if len(expression) > _LONGEST:
         raise CalculationError(f"an expression has at most {_LONGEST} characters")
-    source = expression.strip().replace("^", "**").replace("×", "*").replace("÷", "/").replace("−", "-")
+    source = expression.strip().replace("^", "**").translate(_SIGNS)
     try:
         tree = ast.parse(source, mode="eval")
         if sum(1 for _ in ast.walk(tree)) > _MOST_NODES:
@@ -60,28 +62,35 @@ def _scalar(value: Number | list[Number]) -> Number:
 
 def _value(node: ast.expr, source: str) -> Number | list[Number]:
     match node:
-        case ast.Constant(value=bool() | complex()):
-            pass
-        case ast.Constant(value=int() as whole):
-            return _bounded(whole)
-        case ast.Constant(value=float()):
-            return _decimal(ast.get_source_segment(source, node) or "0")
-        case ast.Name(id=name) if name in _CONSTANTS:
-            return _CONSTANTS[name]
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_scalar(_value(operand, source))
-        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _scalar(_value(operand, source))
+        case ast.Constant() | ast.Name():
+            return _atom(node, source)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            value = _scalar(_value(operand, source))
+            return -value if isinstance(sign, ast.USub) else value
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             return _OPERATORS[type(op)](_scalar(_value(left, source)), _scalar(_value(right, source)))
         case ast.List(elts=items) | ast.Tuple(elts=items):
             return [_scalar(_value(item, source)) for item in items]
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             return _called(name, [_value(argument, source) for argument in arguments])
-        case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)):
-            known = ", ".join(sorted({*_FUNCTIONS, *_CONSTANTS}))
-            raise CalculationError(f"{name} is not known here; known are {known}")
     raise CalculationError(f"{ast.get_source_segment(source, node)!r} is no arithmetic")
+
+
+def _atom(node: ast.Constant | ast.Name, source: str) -> Number:
+    written = ast.get_source_segment(source, node) or ""
+    if isinstance(node, ast.Name):
+        if node.id not in _CONSTANTS:
+            raise _unknown(node.id)
+        return _CONSTANTS[node.id]
+    if isinstance(node.value, float):
+        return _decimal(written)
+    if isinstance(node.value, int) and not isinstance(node.value, bool):
+        return _bounded(node.value)
+    raise CalculationError(f"{written!r} is no number")
+
+
+def _unknown(name: str) -> CalculationError:
+    return CalculationError(f"{name} is not known here; known are {', '.join(sorted({*_FUNCTIONS, *_CONSTANTS}))}")
 
 
 def _decimal(written: str) -> Number:
@@ -94,9 +103,11 @@ def _decimal(written: str) -> Number:
 
 
 def _called(name: str, arguments: Sequence[Number | list[Number]]) -> Number:
+    if name not in _FUNCTIONS:
+        raise _unknown(name)
     try:
         return _bounded(_FUNCTIONS[name](*arguments))
-    except (TypeError, ValueError, statistics.StatisticsError) as error:
+    except (TypeError, ValueError) as error:
         if isinstance(error, CalculationError):
             raise
         raise CalculationError(f"{name}: {error}") from None
@@ -166,7 +177,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
 def _whole(value: object, most: int) -> int:
     if isinstance(value, Fraction) and value.denominator == 1:
         value = value.numerator
-    if not isinstance(value, int) or not 0 <= value <= most:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
         raise CalculationError(f"an integer from 0 to {most} is needed, not {value}")
     return value
 
@@ -176,11 +187,19 @@ def _flat(*arguments: Number | list[Number]) -> list[Number]:
     return [number for argument in arguments for number in (argument if isinstance(argument, list) else [argument])]
 
 
-def _exact(values: list[Number]) -> list[Fraction | float]:
-    """Floats, if there is one; fractions of no more than bounded size otherwise."""
-    if any(isinstance(value, float) for value in values):
-        return [float(value) for value in values]
-    return [Fraction(value) for value in values]
+def _median(*arguments: Number | list[Number]) -> Number:
+    values = sorted(_flat(*arguments))
+    if not values:
+        raise CalculationError("median of nothing")
+    middle = len(values) // 2
+    return values[middle] if len(values) % 2 else _quotient(_sum(values[middle - 1], values[middle]), 2)
+
+
+def _variance(*arguments: Number | list[Number]) -> Number:
+    """Of a sample (n - 1), exact for exact values."""
+    values = _flat(*arguments)
+    mean = _mean(values)
+    return _quotient(_total([_product(_difference(x, mean), _difference(x, mean)) for x in values]), len(values) - 1)
 
 
 def _total(*arguments: Number | list[Number]) -> Number:
@@ -199,7 +218,8 @@ def _integral(function: Callable[[int], int]) -> Callable[[Number], Number]:
 
 
 def _rounded(value: Number, digits: Number = 0) -> Number:
-    return round(Fraction(value) if not isinstance(value, float) else value, _whole(digits, 100))
+    places = _whole(digits, 100)
+    return round(value, places) if isinstance(value, float) else round(Fraction(value), places)
 
 
 def _real(function: Callable[..., float]) -> Callable[..., Number]:
@@ -253,7 +273,7 @@ _FUNCTIONS: dict[str, Callable[..., Number]] = {
     "max": lambda *a: max(_flat(*a)),
     "sum": _total,
     "mean": _mean,
-    "median": lambda *a: statistics.median(_exact(_flat(*a))),
-    "stdev": lambda *a: statistics.stdev([float(x) for x in _flat(*a)]),
-    "variance": lambda *a: statistics.variance(_exact(_flat(*a))),
+    "median": _median,
+    "stdev": lambda *a: _root(_variance(*a)),
+    "variance": _variance,
 }

@@ -56,7 +56,10 @@ async def list_documents(
 async def read_document(
     path: FilePath, part: Annotated[int, Field(ge=1, description="page, sheet, slide or part, from 1")] = 1
 ) -> CallToolResult:
-    """Read a file: text, CSV, JSON, HTML, PDF, Word, Excel, PowerPoint, or an image's metadata. One page, sheet or slide at a time."""
+    """Read a file, one page, sheet, slide or part at a time.
+
+    Text, CSV, JSON, HTML, PDF, Word, Excel, PowerPoint; of an image its metadata, of a zip archive the names in it.
+    """
     document = await _read(path)
     if isinstance(document, CallToolResult):
         return document

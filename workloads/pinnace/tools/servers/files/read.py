@@ -69,7 +69,8 @@ def _text_of(content: bytes) -> str:
 def _chunks(text: str) -> tuple[str, ...]:
     """Parts of about 20,000 characters that end at ends of lines."""
     parts: list[str] = []
-    part, size = [], 0
+    part: list[str] = []
+    size = 0
     for line in text.splitlines(keepends=True):
         for piece in (line[i : i + _CHUNK] for i in range(0, len(line), _CHUNK)):
             if part and size + len(piece) > _CHUNK:

@@ -54,7 +54,7 @@ class Root:
             folder = pending.pop()
             here = self._open_folder(_parts(folder), folder or ".")
             try:
-                names = sorted(os.listdir(here))
+                names = sorted(os.listdir(here))  # noqa: PTH208 - pathlib knows no descriptors
                 for name in names:
                     about = os.stat(name, dir_fd=here, follow_symlinks=False)
                     below = f"{folder}/{name}" if folder else name

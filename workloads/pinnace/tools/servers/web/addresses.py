@@ -20,7 +20,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Policy:
-    """`stand_ins` maps a host (with port) to a local origin that plays it: the offline world, tests. Nothing else private is allowed."""
+    """`stand_ins` maps a host (with its port) to a local origin that plays it, as the offline world does; no other."""
 
     stand_ins: dict[str, str] = field(default_factory=dict)
     ports: frozenset[int] = PORTS
@@ -50,7 +50,7 @@ class Policy:
 
 
 def literal_address(host: str) -> IpAddress | None:
-    """The address if the host is one. Forms that some resolvers take for one (0x7f.1, 2130706433) are none: they get resolved, and then checked."""
+    """The address if the host is one. What only some resolvers take for one (0x7f.1) is resolved, and then checked."""
     try:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:

@@ -46,7 +46,13 @@ def page_of(html: str) -> Page:
 
 
 def passages(text: str, goal: str, *, budget: int) -> tuple[Passage, ...]:
-    """The passages that bear most on the goal, in the order of the page, `budget` characters at most in all; none without a common word."""
+    """The passages that bear most on the goal, in the order of the page; none if no word is common.
+
+    Args:
+        text: of the page.
+        goal: what the reader wants to know.
+        budget: characters at most, in all.
+    """
     pieces = _pieces(text)
     words = {_stem(word) for word in _WORD.findall(goal.lower())}
     counts = [Counter(_stem(word) for word in _WORD.findall(piece.lower())) for _, piece in pieces]
@@ -85,6 +91,5 @@ def _pieces(text: str) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     for match in re.finditer(r"(?:#[^\n]*\n\s*)*[^\n]+(?:\n(?!\s*\n)[^\n]+)*", text):
         piece = match[0]
-        for i in range(0, len(piece), _PASSAGE):
-            found.append((match.start() + i, piece[i : i + _PASSAGE]))
+        found += [(match.start() + i, piece[i : i + _PASSAGE]) for i in range(0, len(piece), _PASSAGE)]
     return found

@@ -58,7 +58,7 @@ class Pinned(AbstractResolver):
             if address is None:
                 raise AddressDenied(f"{host} has no usable address")
             require_public(host, address)
-            kind = socket.AF_INET6 if address.version == 6 else socket.AF_INET  # noqa: PLR2004
+            kind = socket.AF_INET6 if address.version == 6 else socket.AF_INET
             if family in (socket.AF_UNSPEC, kind):
                 found.append(
                     ResolveResult(
@@ -72,7 +72,7 @@ class Pinned(AbstractResolver):
 
 
 class Fetcher:
-    """Fetches pages under one policy. A new connection for each page: what was allowed for one is not reused for another."""
+    """Fetches pages under one policy, each over a connection of its own: no permission outlives its page."""
 
     def __init__(self, policy: Policy, *, lookup: Lookup = system_lookup, seconds: float = _SECONDS) -> None:
         self._policy = policy
@@ -123,7 +123,7 @@ class Fetcher:
             ):
                 if response.status in {301, 302, 303, 307, 308} and "Location" in response.headers:
                     return response.headers["Location"]
-                if response.status != 200:  # noqa: PLR2004
+                if response.status != 200:
                     raise BadPage(f"{url} answers {response.status} {response.reason}")
                 body = _unpacked(await _read(response), response.headers.get("Content-Encoding", "identity"))
                 return Fetched(url, response.content_type, response.charset, body)

@@ -21,7 +21,7 @@ class Result:
 
 
 class ProviderError(Exception):
-    """The provider does not answer. `status` is HTTP's (0 for no answer at all), `retry_after` its own word in seconds."""
+    """The provider does not answer. `status` is HTTP's (0: no answer at all), `retry_after` its own word in seconds."""
 
     def __init__(self, message: str, *, status: int = 0, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class Api:
                 aiohttp.ClientSession(timeout=timeout) as session,
                 session.request(self.method, self.url, **self.ask(query, count)) as response,
             ):
-                if response.status != 200:  # noqa: PLR2004
+                if response.status != 200:
                     wait = response.headers.get("Retry-After", "")
                     seconds = float(wait) if wait.isdigit() else None
                     raise ProviderError(f"HTTP {response.status}", status=response.status, retry_after=seconds)

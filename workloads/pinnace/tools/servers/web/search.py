@@ -70,7 +70,7 @@ def cool_down(error: ProviderError, failures: int) -> float:
     """Seconds for which a provider is left alone after its `failures`-th failure in a row."""
     if error.retry_after is not None:
         return min(error.retry_after, _REFUSED)
-    if error.status == 429:  # noqa: PLR2004
+    if error.status == 429:
         return _RATE_LIMITED
     if error.status in {401, 402, 403}:
         return _REFUSED

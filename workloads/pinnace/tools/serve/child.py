@@ -23,6 +23,7 @@ from pinnace.tools.serve.wire import LEGACY, METHOD_NOT_FOUND, Json, Rejection, 
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 16
+_POLL_SECONDS = 0.05
 _STDERR_LINES, _STDERR_WIDTH = 50, 500
 _LOGGED_GARBAGE = 5
 _MOST_PAGES = 100  # of tools/list: a server whose cursor never ends is not asked for ever
@@ -58,6 +59,7 @@ class Child:
         self.calls = 0
         self.in_flight = 0
         self.draining = False
+        self.suspect = False  # it missed a deadline and has not answered a ping yet
         self.info: Json = {}
         self.ended = asyncio.Event()
         self.killed_because = ""
@@ -174,17 +176,15 @@ class Child:
             raise ChildDied(f"{self.launch.name} no longer reads: {error}") from error
 
     async def _read_stdout(self) -> None:
-        stdout, process = self._process and self._process.stdout, self._process
-        if not stdout or not process:  # never: `start` asked for pipes
-            return
+        stdout = self._process and self._process.stdout
         lines = Lines(self.line_bytes)
-        while chunk := await stdout.read(_CHUNK):
+        while stdout and (chunk := await stdout.read(_CHUNK)):
             for line in lines.feed(chunk):
                 self._take(line)
         # The end of stdout is the end of the server, even where the process lingers a moment.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
-                await process.wait()
+                await self._exited()
         self.ended.set()
         died = ChildDied(self.obituary())
         for waiting in self._waiting.values():
@@ -194,9 +194,13 @@ class Child:
 
     async def _watch(self) -> None:
         """What the server started may hold its stdout open after its death: it goes too, so that the death is seen."""
-        if self._process:
-            await self._process.wait()
-            self._signal(signal.SIGKILL)
+        await self._exited()
+        self._signal(signal.SIGKILL)
+
+    async def _exited(self) -> None:
+        """Waits for the process alone: `Process.wait` also waits for its pipes, which what it started may hold open."""
+        while self._process and self._process.returncode is None:
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _take(self, line: bytes | Oversized) -> None:
         if isinstance(line, Oversized):
@@ -288,8 +292,7 @@ class Child:
                 self._signal(signal.SIGTERM)
                 await self._wait(grace / 2)
         self._signal(signal.SIGKILL)
-        if self._process:
-            await self._process.wait()
+        await self._exited()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -298,8 +301,7 @@ class Child:
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                if self._process:
-                    await self._process.wait()
+                await self._exited()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process:

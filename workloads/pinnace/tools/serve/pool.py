@@ -55,7 +55,8 @@ class Pool:
 
     def children(self) -> list[Child]:
         """Those that take calls."""
-        return [s.child for s in self._slots if s.child and not s.child.draining and not s.child.ended.is_set()]
+        alive = (slot.child for slot in self._slots if slot.child and not slot.child.ended.is_set())
+        return [child for child in alive if not child.draining and not child.suspect]
 
     def trouble(self) -> str | None:
         """Why no child takes calls, if each one that is started dies; None while there is hope."""
@@ -213,7 +214,10 @@ class Pool:
                     self._retire(child, "memory")
 
     async def missed_deadline(self, child: Child) -> None:
-        """After a timeout: a child that does not even answer a ping is hung and is killed."""
+        """After a timeout: a child that does not even answer a ping is hung and is killed. Until it does it gets no calls."""
+        if child.suspect:
+            return
+        child.suspect = True
         try:
             await child.request("ping", {}, seconds=self._limits.ping_seconds)
         except Deadline:
@@ -221,6 +225,8 @@ class Pool:
             self._metrics.restarts.labels("hung").inc()
         except Exception as error:  # noqa: BLE001 - it answered with an error, or died: either way it does not hang
             log.debug("%s: ping after a missed deadline: %s", self._launch.name, error)
+        child.suspect = child.killed_because.startswith("hung")
+        self._changed()
 
     async def drain(self, *, seconds: float) -> bool:
         """Takes no new calls and waits for those in flight; False if some were left after so many seconds."""

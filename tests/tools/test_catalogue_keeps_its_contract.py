@@ -11,7 +11,16 @@ import aiohttp
 import pytest
 import yaml
 
-from pinnace.tools.catalogue import Granted, Isolation, Runtime, UnknownServer, entries, entry, expected_outcome, refusal
+from pinnace.tools.catalogue import (
+    Granted,
+    Isolation,
+    Runtime,
+    UnknownServer,
+    entries,
+    entry,
+    expected_outcome,
+    refusal,
+)
 from pinnace.tools.catalogue.loader import ENTRIES
 from pinnace.tools.outcome import Outcome
 from pinnace.tools.serve.cli import of_entry
@@ -24,7 +33,9 @@ TOOLS: dict[str, list[str]] = {}  # what each server really listed
 
 
 @pytest.mark.parametrize("name", list(entries()))
-async def test_a_server_starts_lists_its_tools_and_answers_its_canary(name: str, tmp_path: Path, http: aiohttp.ClientSession) -> None:
+async def test_a_server_starts_lists_its_tools_and_answers_its_canary(
+    name: str, tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
     found = entry(name)
     given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PINNACE_WORLD_PAGES": "200"}
     async with of_entry(found, given, frozenset(), tmp_path, Limits()) as bridge:
@@ -55,7 +66,9 @@ def test_versions_are_those_of_the_locks() -> None:
     npm = json.loads((REPOSITORY / "images/catalogue-npm/package-lock.json").read_text())["packages"]
     for each in entries().values():
         if each.runtime in locks:
-            assert re.search(rf"^{re.escape(each.package)}=={re.escape(each.version)} ", locks[each.runtime], re.MULTILINE), each.name
+            assert re.search(
+                rf"^{re.escape(each.package)}=={re.escape(each.version)} ", locks[each.runtime], re.MULTILINE
+            ), each.name
         elif each.runtime is Runtime.NPM:
             assert npm[f"node_modules/{each.package}"]["version"] == each.version, each.name
 
@@ -140,11 +153,16 @@ async def test_a_canary_with_another_outcome_keeps_the_server_out(tmp_path: Path
 
     from .conftest import eventually
 
-    changed = entry("calculator").model_copy(update={"canary": Canary(tool="calculate", arguments={"expression": "1/0"})})
+    changed = entry("calculator").model_copy(
+        update={"canary": Canary(tool="calculate", arguments={"expression": "1/0"})}
+    )
     async with of_entry(changed, dict(os.environ), frozenset(), tmp_path, Limits()) as bridge:
         caller = Caller(bridge.url, http)
 
         async def reported() -> bool:
-            return f"ended {Outcome.TOOL_ERROR}, not {Outcome.OK}: division by zero" in (await caller.ready())[1]["message"]
+            return (
+                f"ended {Outcome.TOOL_ERROR}, not {Outcome.OK}: division by zero"
+                in (await caller.ready())[1]["message"]
+            )
 
         await eventually(reported)

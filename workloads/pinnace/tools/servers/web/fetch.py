@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from pinnace.tools.servers.web.addresses import Policy, literal_address, require_public
 from pinnace.tools.servers.web.errors import AddressDenied, BadPage, Unreachable
@@ -19,6 +20,7 @@ _REDIRECTS = 5
 _LARGEST = 8 << 20
 _SECONDS = 20.0
 _AGENT = "pinnace-fetch/1"
+_ACCEPT = "text/html,application/pdf,text/*;q=0.9,*/*;q=0.5"
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 
@@ -101,20 +103,15 @@ class Fetcher:
 
     async def _once(self, url: str) -> Fetched | str:
         """The page, or where it redirects to."""
-        parts = self._policy.target(url)
-        headers = {
-            "User-Agent": _AGENT,
-            "Accept-Encoding": "gzip",
-            "Accept": "text/html,application/pdf,text/*;q=0.9,*/*;q=0.5",
-        }
-        address = url
-        stand_in = self._policy.stand_ins.get(parts.netloc)
+        address = self._policy.target(url)
+        headers = {"User-Agent": _AGENT, "Accept-Encoding": "gzip", "Accept": _ACCEPT}
+        site = address.host_port_subcomponent or ""
+        stand_in = self._policy.stand_ins.get(site)
         if stand_in:
-            address = stand_in.rstrip("/") + (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            headers["Host"] = parts.netloc
-        connector = aiohttp.TCPConnector(
-            resolver=None if stand_in else Pinned(self._lookup), use_dns_cache=False, force_close=True
-        )
+            headers["Host"] = site
+            address = URL(stand_in.rstrip("/") + address.raw_path_qs, encoded=True)
+        resolver = None if stand_in else Pinned(self._lookup)
+        connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True)
         try:
             async with (
                 # trust_env=False: a proxy would resolve the name again, elsewhere.

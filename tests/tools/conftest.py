@@ -13,7 +13,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-
 from pinnace.tools.outcome import Outcome, ToolResult
 from pinnace.tools.serve.run import Bridge
 from pinnace.tools.serve.settings import Launch, Limits
@@ -137,7 +136,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def faulty(tmp_path: Path, http: aiohttp.ClientSession) -> AsyncIterator[Start]:
-    """Starts bridges over `faulty.py`: `await faulty("--flag", processes=2)`; waits until ready unless told otherwise."""
+    """Starts bridges over `faulty.py` and waits until they are ready: `await faulty("--flag", processes=2)`."""
     async with AsyncExitStack() as stack:
 
         async def start(*arguments: str, wait: bool = True, env: dict[str, str] | None = None, **limits: Any) -> Faulty:

@@ -1,4 +1,4 @@
-"""A stdio MCP server of the 2025-06-18 revision that does on request what servers should not do. No SDK: it starts at once.
+"""A stdio MCP server of revision 2025-06-18 that does on request what no server should. No SDK: it starts at once.
 
 `python faulty.py [--die-at-start TEXT] [--start-when FILE]`
 """
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = "echo wait hang die garbage huge progress environment grow orphan pid ask".split()
+NAMES = ["echo", "wait", "hang", "die", "garbage", "huge", "progress", "environment", "grow", "orphan", "pid", "ask"]
 lock = threading.Lock()
 cancelled: set[Any] = set()
 kept: list[bytearray] = []
@@ -35,7 +35,9 @@ def until(path: str) -> None:
         time.sleep(0.01)
 
 
-def call(number: Any, name: str, arguments: dict[str, Any], token: Any) -> None:
+def call(  # noqa: PLR0912 - one branch a misdeed
+    number: Any, name: str, arguments: dict[str, Any], token: Any
+) -> None:
     match name:
         case "echo":
             reply(number, arguments["text"])
@@ -53,7 +55,8 @@ def call(number: Any, name: str, arguments: dict[str, Any], token: Any) -> None:
         case "garbage":
             with lock:
                 sys.stdout.write(
-                    'Loading model…\n{"half": \n\n[1, 2]\n"text"\n\x00\xff\n{"jsonrpc": "2.0", "id": 999999, "result": {}}\n'
+                    'Loading model…\n{"half": \n\n[1, 2]\n"text"\n\x00\xff\n'
+                    '{"jsonrpc": "2.0", "id": 999999, "result": {}}\n'
                 )
                 sys.stdout.flush()
             reply(number, "after garbage")

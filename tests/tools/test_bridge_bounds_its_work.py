@@ -12,7 +12,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-
 from pinnace.tools.outcome import Outcome
 
 from .conftest import FAULTY, Caller, Start, eventually

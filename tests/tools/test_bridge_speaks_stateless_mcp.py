@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from mcp import Client
-
 from pinnace.tools.outcome import Outcome
 
 from .conftest import Faulty, Start

@@ -10,7 +10,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 import yaml
-
 from pinnace.tools.catalogue import (
     Granted,
     Isolation,

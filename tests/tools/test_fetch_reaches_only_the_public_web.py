@@ -1,4 +1,4 @@
-"""Attempts to make the page fetch reach what it must not, all against loopback addresses; and what a page may do to it."""
+"""Attempts to make the page fetch reach what it must not, all on loopback; and what a page may do to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import web
-
 from pinnace.tools.outcome import Outcome
 from pinnace.tools.servers.web import fetch as fetch_module
 from pinnace.tools.servers.web.addresses import Policy, require_public
@@ -72,7 +71,7 @@ def around(site: Site, **more: object) -> Fetcher:
 
 
 async def here(host: str, port: int) -> list[str]:
-    """The system's resolver without the network: numbers in every spelling that it takes, and this machine's own name."""
+    """The system's resolver without the network: numbers in every spelling that it takes, and localhost."""
     if host.rstrip(".").lower() == "localhost":
         return ["127.0.0.1", "::1"]
     return [
@@ -167,7 +166,7 @@ async def test_a_name_of_which_any_address_is_private_is_not_connected_to(serve:
 async def test_a_name_server_that_changes_its_answer_is_asked_once_only(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DNS rebinding: 127.0.0.2 plays the public address of the first answer, 127.0.0.1 the internal one of the second."""
+    """DNS rebinding: 127.0.0.2 plays the public address of the first answer, 127.0.0.1 is the internal one."""
     public = await serve({"/": text("public page")}, host="127.0.0.2")
     internal = await serve({"/": text()}, host="127.0.0.1", port=public.port)
     monkeypatch.setattr(
@@ -259,7 +258,7 @@ async def test_a_site_that_does_not_answer_is_unavailable(serve: Serve) -> None:
         await asyncio.Event().wait()
         return []
 
-    with pytest.raises(Unreachable, match="did not answer in 0.05 seconds"):
+    with pytest.raises(Unreachable, match=r"did not answer in 0\.05 seconds"):
         await around(site, lookup=never, seconds=0.05).fetch("http://slow.example/")
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
-from pypdf import PdfReader
-
 from pinnace.tools.world import Index, NoSuchPage, Question, World, build, is_right, open_page, questions
+from pypdf import PdfReader
 
 SIZE = 600
 # Changing what the world says changes every benchmark and every reward that was measured on it: do it knowingly.

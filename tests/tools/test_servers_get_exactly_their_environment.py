@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import aiohttp
-
 from pinnace.tools.catalogue import entry
 from pinnace.tools.catalogue.launch import PLACEHOLDER, environment
 from pinnace.tools.serve.cli import declared_names

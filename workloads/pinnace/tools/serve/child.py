@@ -199,7 +199,7 @@ class Child:
 
     async def _exited(self) -> None:
         """Waits for the process alone: `Process.wait` also waits for its pipes, which what it started may hold open."""
-        while self._process and self._process.returncode is None:
+        while self._process and self._process.returncode is None:  # noqa: ASYNC110 - asyncio tells nobody else
             await asyncio.sleep(_POLL_SECONDS)
 
     def _take(self, line: bytes | Oversized) -> None:

@@ -214,7 +214,7 @@ class Pool:
                     self._retire(child, "memory")
 
     async def missed_deadline(self, child: Child) -> None:
-        """After a timeout: a child that does not even answer a ping is hung and is killed. Until it does it gets no calls."""
+        """After a timeout: a child gets no calls until it answers a ping; one that does not is hung, and is killed."""
         if child.suspect:
             return
         child.suspect = True

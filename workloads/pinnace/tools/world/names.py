@@ -111,7 +111,11 @@ class Names:
 
     def river(self) -> str:
         """A river."""
-        return self._unique(lambda: f"{self._syllable()}{self._word(_RIVER_ENDS)}".capitalize())
+
+        def make() -> str:
+            return f"{self._syllable()}{self._word(_RIVER_ENDS)}".capitalize()
+
+        return self._unique(make)
 
     def company(self) -> str:
         """A company."""

@@ -37,10 +37,10 @@ class Root:
             file = _opened(parts[-1], os.O_RDONLY | os.O_NONBLOCK, folder, path)
         finally:
             os.close(folder)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise FileRefused(f"{path} is no regular file; use list_documents to see what is there")
         with os.fdopen(file, "rb") as stream:
-            about = os.fstat(stream.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise FileRefused(f"{path} is no regular file; use list_documents to see what is there")
             content = stream.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise Unreadable(f"{path} is larger than {LARGEST >> 20} MiB")

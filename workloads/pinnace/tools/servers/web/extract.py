@@ -41,7 +41,11 @@ def page_of(html: str) -> Page:
     for noise in soup(_NOISE):
         noise.decompose()
     body = soup.find("main") or soup.find("article") or soup.body or soup
-    text = MarkdownConverter(heading_style="ATX", strip=["img"]).convert_soup(body)
+    try:
+        text = MarkdownConverter(heading_style="ATX", strip=["img"]).convert_soup(body)
+    except RecursionError:
+        # Nested a thousand deep, as no page for people is: its words are enough.
+        text = body.get_text("\n")
     return Page(title, re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.splitlines())).strip() + "\n")
 
 

@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import typer
+import typer.core
 
-# name → (module:function, help). The function's signature is the command line.
+# name → (module:name, help). The name is a function, whose signature is the command line, or a Typer app.
 PARTS = {
     "gateway": (
         "pinnace.tools.gateway.command:gateway",
         "The URL that agents call: MCP and REST over all tool servers.",
     ),
-    "serve": ("pinnace.tools.serve.command:serve", "A tool server of the catalogue, or any stdio server, over HTTP."),
+    "serve": ("pinnace.tools.serve.cli:app", "A tool server of the catalogue, or any stdio server, over HTTP."),
+    "world": ("pinnace.tools.world.cli:app", "The offline world: serve it, ask questions about it."),
     "sandbox": ("pinnace.tools.sandbox.command:sandbox", "The trusted agent of a session's pod."),
     "executor": (
         "pinnace.tools.executor.command:executor",
         "Runs a session's untrusted code; has a container of its own.",
     ),
 }
-_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+class _Untouched(typer.core.TyperCommand):
+    """Passes every word on, `--` and what follows it included."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses nothing."""
+        ctx.args = list(args)
+        return ctx.args
+
 
 app = typer.Typer(no_args_is_help=True, help="Tool servers, the gateway before them, and session sandboxes.")
 
 
 def _register(name: str, target: str, text: str) -> None:
-    @app.command(name, help=text, context_settings=_PASSED_ON)
+    @app.command(name, help=text, cls=_Untouched)
     def _run(context: typer.Context) -> None:
-        module, _, function = target.partition(":")
-        part = typer.Typer(pretty_exceptions_enable=False)
-        part.command(name, help=text)(getattr(importlib.import_module(module), function))
+        module, _, attribute = target.partition(":")
+        part = getattr(importlib.import_module(module), attribute)
+        if not isinstance(part, typer.Typer):
+            function, part = part, typer.Typer(pretty_exceptions_enable=False)
+            part.command(name, help=text)(function)
         part(context.args, prog_name=f"pinnace tools {name}")
 
 

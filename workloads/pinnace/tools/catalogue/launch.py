@@ -63,7 +63,8 @@ def _present(path: Path, entry: Entry) -> Path:
     if not path.exists():
         raise NotInstalled(
             f"server {entry.name} ({entry.package} {entry.version}) is not installed, {path} is missing: "
-            f"run `make setup` in a checkout, use the image of tool servers, or point {PYTHON_ROOT} and {NPM_ROOT} at its environments"
+            f"run `make setup` in a checkout, use the image of tool servers, "
+            f"or point {PYTHON_ROOT} and {NPM_ROOT} at its environments"
         )
     return path
 

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -57,8 +58,6 @@ def serve(  # noqa: PLR0913 - a command line has as many options as it has
         level=os.environ.get("PINNACE_LOG_LEVEL", "INFO"), stream=sys.stderr, format="%(levelname)s %(message)s"
     )
     given, declared = declared_names(dict(os.environ), env or [])
-    folder = workspace or Path(tempfile.mkdtemp(prefix="pinnace-server-"))
-    folder.mkdir(parents=True, exist_ok=True)
     limits = Limits(
         processes=processes,
         concurrency=concurrency or 8,
@@ -69,16 +68,22 @@ def serve(  # noqa: PLR0913 - a command line has as many options as it has
         drain_delay=drain_delay,
         drain_seconds=drain_seconds,
     )
-    try:
-        bridge = (
-            of_entry(entry(server[0]), given, declared, folder, limits, host=host, port=port, concurrency=concurrency)
-            if len(server) == 1
-            else of_command(server, given, declared, folder, limits, host=host, port=port)
-        )
-    except CatalogueError as error:
-        typer.secho(f"{type(error).__name__}: {error}", err=True, fg="red")
-        raise typer.Exit(1) from None
-    asyncio.run(serve_until_signalled(bridge))
+    with ExitStack() as stack:
+        if workspace:
+            workspace.mkdir(parents=True, exist_ok=True)
+        try:
+            if len(server) == 1 and "/" not in server[0]:
+                folder = workspace or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pinnace-server-")))
+                bridge = of_entry(
+                    entry(server[0]), given, declared, folder, limits, host=host, port=port, concurrency=concurrency
+                )
+            else:
+                # The folder that an image's owner chose as its working directory.
+                bridge = of_command(server, given, declared, workspace or Path.cwd(), limits, host=host, port=port)
+        except CatalogueError as error:
+            typer.secho(f"{type(error).__name__}: {error}", err=True, fg="red")
+            raise typer.Exit(1) from None
+        asyncio.run(serve_until_signalled(bridge))
 
 
 def declared_names(given: dict[str, str], asked: list[str]) -> tuple[dict[str, str], frozenset[str]]:
@@ -133,4 +138,6 @@ def of_command(
     """The bridge of a plain command; it gets what any program needs and what was declared for it."""
     names = {*_BASE, *declared}
     env = {name: given[name] for name in sorted(names) if name in given}
-    return Bridge(Launch(Path(words[0]).name, tuple(words), env, workspace), limits, host=host, port=port)
+    # The child's working directory is another: a relative path is meant from here.
+    program = str(Path(words[0]).absolute()) if "/" in words[0] else words[0]
+    return Bridge(Launch(Path(program).name, (program, *words[1:]), env, workspace), limits, host=host, port=port)

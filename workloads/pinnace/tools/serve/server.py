@@ -39,11 +39,12 @@ class Server:
         self.pool.on_tools_changed = changed.set
         while True:
             changed.clear()
+            known = self.problem
             try:
                 self.problem = await self._test()
             except (ServeError, Rejection) as error:
                 self.problem = self.pool.trouble() or str(error)
-            if self.problem:
+            if self.problem and self.problem != known:
                 log.warning("%s is not ready: %s", self.name, self.problem)
             # Not ready: try again soon. Ready: only when the children say that their tools have changed.
             with contextlib.suppress(TimeoutError):

@@ -10,11 +10,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 import yaml
+from aiohttp import web
 from pinnace.tools.catalogue import (
     Granted,
     Isolation,
     Runtime,
     UnknownServer,
+    document,
     entries,
     entry,
     expected_outcome,
@@ -24,6 +26,8 @@ from pinnace.tools.catalogue.loader import ENTRIES
 from pinnace.tools.outcome import Outcome
 from pinnace.tools.serve.cli import of_entry
 from pinnace.tools.serve.settings import Limits
+from pinnace.tools.world import build
+from pinnace.tools.world.http import application
 
 from .conftest import Caller
 
@@ -31,30 +35,66 @@ REPOSITORY = Path(__file__).parents[2]
 TOOLS: dict[str, list[str]] = {}  # what each server really listed
 
 
-@pytest.mark.parametrize("name", list(entries()))
-async def test_a_server_starts_lists_its_tools_and_answers_its_canary(
-    name: str, tmp_path: Path, http: aiohttp.ClientSession
-) -> None:
+async def proven(name: str, folder: Path, http: aiohttp.ClientSession) -> list[str]:
+    """Starts the server, checks it, and gives the names that it lists."""
     found = entry(name)
-    given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PINNACE_WORLD_PAGES": "200"}
-    async with of_entry(found, given, frozenset(), tmp_path, Limits()) as bridge:
+    given = {"PATH": os.environ["PATH"], "HOME": str(folder), "PINNACE_WORLD_PAGES": "200"}
+    async with of_entry(found, given, frozenset(), folder, Limits()) as bridge:
         caller = Caller(bridge.url, http)
         await caller.becomes_ready(seconds=60)  # the bridge's own contract test has passed
         _, listed = await caller.ask("tools/list")
         tools = listed["result"]["tools"]
         result = await caller.call(found.canary.tool, **found.canary.arguments)
         skipped = await caller.metric('pinnace_serve_skipped_lines_total{kind="garbage"}')
-    TOOLS[name] = sorted(tool["name"] for tool in tools)
-    assert TOOLS[name] == sorted(found.tools)
     assert all(tool["inputSchema"]["type"] == "object" and tool.get("description") for tool in tools)
     assert result.outcome is expected_outcome(found, found.canary, Granted.from_env(given)), result.text
     assert skipped == 0, "stdout is the protocol's"
+    return sorted(tool["name"] for tool in tools)
 
 
-def test_there_are_sixteen_servers_and_a_hundred_tools() -> None:
-    assert set(TOOLS) == set(entries()), "run together with the test above: it counts what the servers really list"
+@pytest.mark.parametrize("name", list(entries()))
+async def test_a_server_starts_lists_its_tools_and_answers_its_canary(
+    name: str, tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    TOOLS[name] = await proven(name, tmp_path, http)
+    assert TOOLS[name] == sorted(entry(name).tools)
+
+
+async def test_there_are_sixteen_servers_and_a_hundred_tools(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    for name in entries():
+        if name not in TOOLS:  # this test is run alone
+            TOOLS[name] = await proven(name, tmp_path, http)
     assert len(TOOLS) >= 16
     assert sum(len(tools) for tools in TOOLS.values()) >= 100
+
+
+def test_the_page_of_the_catalogue_is_up_to_date() -> None:
+    assert document.page(document.PAGE.read_text()) == document.PAGE.read_text()
+
+
+async def test_a_server_on_the_offline_world_searches_it_and_reads_its_pages_and_pdfs(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    made = build(seed=7, pages=200)
+    runner = web.AppRunner(application(made))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    company = made.graph.companies[0]
+    given = {"PATH": os.environ["PATH"], "PINNACE_WORLD_URL": f"http://127.0.0.1:{runner.addresses[0][1]}"}
+    async with of_entry(entry("web"), given, frozenset(), tmp_path, Limits()) as bridge:
+        caller = Caller(bridge.url, http)
+        await caller.becomes_ready()
+        found = await caller.call("search", query=f"founder of {company.name}")
+        page = await caller.call("fetch_page", url=f"http://world.test{company.path}", goal="Who founded it?")
+        pdf = await caller.call("fetch_page", url=f"http://world.test/files/{company.slug}.pdf")
+        outside = await caller.call("fetch_page", url=given["PINNACE_WORLD_URL"])
+    await runner.cleanup()
+    assert found.structured["provider"] == "world"
+    assert f"http://world.test{company.path}" in found.text
+    assert company.links["founder"].name in page.text
+    assert page.structured["passages"]
+    assert f"Revenue 2024: {company.values['revenue 2024']}" in pdf.text
+    assert outside.outcome is Outcome.DENIED
 
 
 def test_versions_are_those_of_the_locks() -> None:

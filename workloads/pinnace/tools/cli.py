@@ -30,7 +30,7 @@ class _Untouched(typer.core.TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses nothing."""
         ctx.args = list(args)
-        return ctx.args
+        return list(args)
 
 
 app = typer.Typer(no_args_is_help=True, help="Tool servers, the gateway before them, and session sandboxes.")

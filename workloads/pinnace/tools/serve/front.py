@@ -28,6 +28,7 @@ from pinnace.tools.serve.wire import (
 
 _PING_SECONDS = 15.0  # of a silent event stream: proxies close connections on which nothing comes
 _LIST_TTL_MS = 5_000
+_MOST_EVENTS = 256  # progress notifications that may wait for a slow reader
 _OVERLOADED = -32000  # implementation-defined range of JSON-RPC
 _SSE = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
@@ -38,7 +39,7 @@ class Front:
     def __init__(self, server: Server, metrics: Metrics) -> None:
         self._server = server
         self._metrics = metrics
-        self._running: dict[tuple[str, int | str], asyncio.Task[object]] = {}
+        self._running: dict[tuple[str | None, str, int | str], asyncio.Task[Json]] = {}
         self.draining = False
 
     def app(self) -> web.Application:
@@ -68,7 +69,7 @@ class Front:
         try:
             call = parse(await request.read(), request.headers)
             if call.id is None:
-                return self._notified(call, request.headers)
+                return self._notified(call, request)
             return await self._answered(request, call, call.id)
         except web.HTTPRequestEntityTooLarge:
             size = self._server.limits.request_bytes
@@ -81,10 +82,10 @@ class Front:
         except Draining as error:
             return _busy(call, str(error), retry_after=1.0, close=True)
 
-    def _notified(self, call: Call, headers: Mapping[str, str]) -> web.Response:
-        """Cancels on `notifications/cancelled`; only within the same session, so that nobody cancels another's call."""
+    def _notified(self, call: Call, request: web.Request) -> web.Response:
+        """Cancels on `notifications/cancelled` a call of the same client and session: nobody cancels another's."""
         if call.method == "notifications/cancelled":
-            running = self._running.get((headers.get("X-Pinnace-Session", ""), call.params.get("requestId", "")))
+            running = self._running.get(_key(request, call.params.get("requestId", "")))
             if running:
                 running.cancel()
         return web.Response(status=202)
@@ -123,8 +124,8 @@ class Front:
         wanted = call.params.get("_meta", {}).get("progressToken")
         events: asyncio.Queue[bytes] | None = None
         if wanted is not None and "text/event-stream" in request.headers.get("Accept", ""):
-            events = asyncio.Queue()
-        key = (request.headers.get("X-Pinnace-Session", ""), identity)
+            events = asyncio.Queue(_MOST_EVENTS)
+        key = _key(request, identity)
         task = asyncio.ensure_future(
             self._result(call, _seconds(request.headers, self._server.limits.call_seconds), events)
         )
@@ -148,6 +149,7 @@ class Front:
                 raise
             raise Rejection(_OVERLOADED - 1, "cancelled") from None
         finally:
+            task.cancel()  # of no effect if it is done; else the caller's connection broke
             if self._running.get(key) is task:
                 del self._running[key]
             self._metrics.calls.labels(label, outcome).inc()
@@ -165,7 +167,9 @@ class Front:
                     "method": "notifications/progress",
                     "params": params | {"progressToken": token},
                 }
-                events.put_nowait(event(dump(message)))
+                # Progress is a courtesy: a caller that does not read it misses some, and the bridge keeps its memory.
+                with contextlib.suppress(asyncio.QueueFull):
+                    events.put_nowait(event(dump(message)))
 
             return await self._server.call(call.params, seconds=seconds, progress=progress)
         except (Deadline, CrashLoop) as error:
@@ -209,6 +213,11 @@ class Front:
         with contextlib.suppress(ConnectionError):
             await stream.write_eof()
         return stream, result
+
+
+def _key(request: web.Request, identity: int | str) -> tuple[str | None, str, int | str]:
+    """Whose call it is: ids are unique only within one client."""
+    return request.remote, request.headers.get("X-Pinnace-Session", ""), identity
 
 
 def _seconds(headers: Mapping[str, str], most: float) -> float:

@@ -65,6 +65,8 @@ class Bridge:
     async def drain(self) -> None:
         """Fails `/readyz`, waits until no new calls can come, then for those in flight."""
         self.front.draining = True
+        if self._learning:
+            self._learning.cancel()
         await asyncio.sleep(self._limits.drain_delay)
         if not await self.pool.drain(seconds=self._limits.drain_seconds):
             log.warning("calls were still in flight after %.3g seconds; they are cut", self._limits.drain_seconds)

@@ -62,6 +62,15 @@ async def test_a_caller_that_goes_away_cancels_its_call_in_the_process(faulty: S
     assert await served.ok()
 
 
+async def test_a_caller_may_ask_for_more_time_than_the_default(faulty: Start, tmp_path: Path) -> None:
+    served = await faulty(call_seconds=0.2)
+    task, _ = await waiting(served, tmp_path, "patient", seconds=20)
+    late, _ = await waiting(served, tmp_path, "default")
+    assert (await late).outcome is Outcome.TIMEOUT
+    (tmp_path / "patient").touch()
+    assert (await task).outcome is Outcome.OK
+
+
 @pytest.mark.parametrize(("session", "cancels"), [("mine", True), ("another", False)])
 async def test_a_cancel_notification_ends_the_call_of_the_same_session_only(
     faulty: Start, tmp_path: Path, session: str, cancels: bool
@@ -97,8 +106,8 @@ async def command(
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """`pinnace tools serve …` as a process, and its address."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", "from pinnace.tools.serve.cli import app; app()", "--host", "127.0.0.1", "--port", "0"),
-        *arguments,
+        *(sys.executable, "-c", "from pinnace.cli import main; main()", "tools", "serve"),
+        *("--host", "127.0.0.1", "--port", "0", *arguments),
         stderr=asyncio.subprocess.PIPE,
         env=dict(os.environ) | (env or {}),
     )

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -33,6 +34,23 @@ from .conftest import Caller
 
 REPOSITORY = Path(__file__).parents[2]
 TOOLS: dict[str, list[str]] = {}  # what each server really listed
+# A call that must be a tool error, also where the server itself reports it as ordinary text.
+MISTAKES: dict[str, tuple[str, dict[str, Any]]] = {
+    "powerpoint": ("save_presentation", {"file_path": "x.pptx", "presentation_id": "none"}),
+    "sqlite": ("read_query", {"query": "select * from missing"}),
+    "word": ("get_document_info", {"filename": "missing.docx"}),
+    "arxiv": ("read_paper", {"paper_id": "2401.00001"}),
+    "duckdb": ("execute_query", {"sql": "select * from missing"}),
+    "excel": ("describe_workbook", {"path": "missing.xlsx"}),
+    "calc": ("math", {"expression": "1 +"}),
+    "time": ("convert_time", {"source_timezone": "Nowhere", "time": "12:00", "target_timezone": "UTC"}),
+    "filesystem": ("read_text_file", {"path": "/etc/passwd"}),
+    "memory": ("add_observations", {"observations": [{"entityName": "nobody", "contents": ["x"]}]}),
+    "markitdown": ("convert_to_markdown", {"uri": "file:///nowhere"}),
+    "files": ("read_document", {"path": "missing.txt"}),
+    "calculator": ("calculate", {"expression": "1 +"}),
+    "world": ("open", {"url": "http://world.test/nowhere"}),
+}
 
 
 async def proven(name: str, folder: Path, http: aiohttp.ClientSession) -> list[str]:
@@ -45,6 +63,10 @@ async def proven(name: str, folder: Path, http: aiohttp.ClientSession) -> list[s
         _, listed = await caller.ask("tools/list")
         tools = listed["result"]["tools"]
         result = await caller.call(found.canary.tool, **found.canary.arguments)
+        if name in MISTAKES:
+            tool, arguments = MISTAKES[name]
+            wrong = await caller.call(tool, **arguments)
+            assert wrong.outcome is Outcome.TOOL_ERROR, wrong.text
         skipped = await caller.metric('pinnace_serve_skipped_lines_total{kind="garbage"}')
     assert all(tool["inputSchema"]["type"] == "object" and tool.get("description") for tool in tools)
     assert result.outcome is expected_outcome(found, found.canary, Granted.from_env(given)), result.text
@@ -132,6 +154,7 @@ def test_an_unknown_server_is_answered_with_the_nearest_names() -> None:
         ({"isolation": "Shared"}, "isolated per session"),
         ({"packge": "x"}, "packge"),
         ({"concurrency": 0}, "greater than or equal to 1"),
+        ({"failure": "("}, "no regular expression"),
     ],
 )
 def test_a_wrong_entry_is_refused_by_name(change: dict[str, object], message: str) -> None:

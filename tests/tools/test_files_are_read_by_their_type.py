@@ -132,8 +132,13 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_no_path_leads_out_of_the_folder(folder: Path, path: str) -> None:
-    with pytest.raises(FileRefused):
+    with pytest.raises((FileRefused, Unreadable)):
         Root(folder).bytes_of(path)
+
+
+def test_a_file_that_is_not_there_is_no_refusal(folder: Path) -> None:
+    with pytest.raises(Unreadable, match="use list_documents"):
+        Root(folder).bytes_of("sub/missing.txt")
 
 
 def test_what_is_in_the_folder_is_listed_without_links_and_read(folder: Path) -> None:

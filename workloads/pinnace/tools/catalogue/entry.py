@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pinnace.tools.outcome import Outcome
 
@@ -91,6 +92,7 @@ class Entry(_Model):
         state: see `State`.
         concurrency: calls that one process is given at a time.
         start_seconds: how long the handshake may take.
+        failure: for servers that report errors as ordinary text: a result whose text begins so is a tool error.
     """
 
     name: Name
@@ -110,6 +112,7 @@ class Entry(_Model):
     state: State = State.NONE
     concurrency: int = Field(default=8, ge=1, le=256)
     start_seconds: int = Field(default=30, ge=1, le=300)
+    failure: str = ""
     notes: str = ""
 
     @model_validator(mode="after")
@@ -125,6 +128,19 @@ class Entry(_Model):
         if self.state is not State.NONE and self.isolation is Isolation.SHARED:
             raise ValueError("a server with state is isolated per session")
         return self
+
+    @field_validator("failure")
+    @classmethod
+    def _is_pattern(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        return pattern
+
+    def failed(self, text: str) -> bool:
+        """Whether a result with this text is an error that the server does not call one."""
+        return bool(self.failure) and re.match(self.failure, text) is not None
 
     def needs_internet(self, tool: str) -> bool:
         """Whether the tool reaches out of the cluster."""

@@ -39,7 +39,7 @@ def serve(  # noqa: PLR0913 - a command line has as many options as it has
         int, typer.Option(min=0, max=256, help="calls a child is given at a time; 0: as the catalogue says")
     ] = 0,
     queue: Annotated[int, typer.Option(min=0, help="calls that may wait; the next gets 503")] = 256,
-    call_seconds: Annotated[float, typer.Option(min=0.1, help="longest call")] = 60,
+    call_seconds: Annotated[float, typer.Option(min=0.1, help="deadline of a call whose caller says none")] = 60,
     recycle_calls: Annotated[int, typer.Option(min=0, help="replace a child after so many calls; 0: never")] = 0,
     memory_mib: Annotated[
         int, typer.Option(min=0, help="replace a child above this resident size; 0: no bound")

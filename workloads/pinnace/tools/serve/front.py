@@ -13,6 +13,7 @@ from pinnace.tools.outcome import META_OUTCOME, CallError, Outcome, ToolResult
 from pinnace.tools.serve.errors import CrashLoop, Deadline, Draining, QueueFull
 from pinnace.tools.serve.metrics import Metrics
 from pinnace.tools.serve.server import Server
+from pinnace.tools.serve.settings import Limits
 from pinnace.tools.serve.wire import (
     METHOD_NOT_FOUND,
     MODERN,
@@ -126,9 +127,7 @@ class Front:
         if wanted is not None and "text/event-stream" in request.headers.get("Accept", ""):
             events = asyncio.Queue(_MOST_EVENTS)
         key = _key(request, identity)
-        task = asyncio.ensure_future(
-            self._result(call, _seconds(request.headers, self._server.limits.call_seconds), events)
-        )
+        task = asyncio.ensure_future(self._result(call, _seconds(request.headers, self._server.limits), events))
         self._running[key] = task
         try:
             if events is None:
@@ -220,13 +219,13 @@ def _key(request: web.Request, identity: int | str) -> tuple[str | None, str, in
     return request.remote, request.headers.get("X-Pinnace-Session", ""), identity
 
 
-def _seconds(headers: Mapping[str, str], most: float) -> float:
-    """The caller's deadline, no longer than ours; a header that is no number is as none."""
+def _seconds(headers: Mapping[str, str], limits: Limits) -> float:
+    """The caller's deadline within the longest that we give; ours where it says none, or no number."""
     try:
         asked = int(headers.get("X-Pinnace-Deadline-Ms", "")) / 1000
     except ValueError:
-        return most
-    return max(0.001, min(asked, most))
+        return limits.call_seconds
+    return max(0.001, min(asked, limits.longest_seconds))
 
 
 def _outcome(result: Json) -> str:

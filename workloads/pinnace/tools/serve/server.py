@@ -69,6 +69,12 @@ class Server:
             return f"the canary call of {canary.tool} ended {outcome}, not {expected}: {said}"
         return ""
 
+    def _honest(self, result: Json) -> Json:
+        """An error that the server reports as ordinary text is marked as one, for those who retry or reward."""
+        if self.entry and not result.get("isError") and self.entry.failed(_first_text(result)):
+            return result | {"isError": True}
+        return result
+
     async def call(self, params: Json, *, seconds: float, progress: Progress | None = None) -> Json:
         """The `CallToolResult` of one call. Whatever the server does wrong becomes a result with its outcome.
 
@@ -88,9 +94,10 @@ class Server:
         async with self.pool.child(seconds=seconds) as child:
             token = child.token() if progress else None
             try:
-                return await child.request(
+                result = await child.request(
                     "tools/call", for_child(params, token), seconds=end - loop.time(), progress=progress, token=token
                 )
+                return self._honest(result)
             except Deadline as error:
                 probe = asyncio.create_task(self.pool.missed_deadline(child))
                 self._probes.add(probe)
@@ -98,6 +105,13 @@ class Server:
                 return _failed(error.outcome, str(error))
             except ServeError as error:
                 return _failed(error.outcome, str(error))
+
+
+def _first_text(result: Json) -> str:
+    for block in result.get("content") or ():
+        if isinstance(block, dict) and block.get("type") == "text":
+            return str(block.get("text", ""))
+    return ""
 
 
 def _failed(outcome: Outcome, message: str) -> Json:

@@ -25,7 +25,8 @@ class Limits:
         processes: children kept alive.
         concurrency: calls one child is given at a time.
         queue: calls that may wait for a child; the next one gets 503.
-        call_seconds: a call's deadline when the caller says none, and the longest that it may ask for.
+        call_seconds: a call's deadline when the caller says none.
+        longest_seconds: the latest deadline that a caller may ask for.
         recycle_calls: calls after which a child is replaced; 0 for never.
         memory_bytes: resident size above which it is replaced; 0 for no bound.
         line_bytes: longest message of a child; a longer one is skipped, and fails the call that it answers.
@@ -43,6 +44,7 @@ class Limits:
     concurrency: int = 8
     queue: int = 256
     call_seconds: float = 60.0
+    longest_seconds: float = 3600.0
     recycle_calls: int = 0
     memory_bytes: int = 0
     line_bytes: int = 16 << 20

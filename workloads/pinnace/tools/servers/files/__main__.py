@@ -48,6 +48,8 @@ async def list_documents(
         files = await asyncio.to_thread(lambda: list(root().entries(path)))
     except FileRefused as error:
         return failed(Outcome.DENIED, str(error))
+    except Unreadable as error:
+        return failed(Outcome.TOOL_ERROR, str(error))
     text = "\n".join(f"{name}  {size} bytes" for name, size in files)
     return answered(text or "There are no files.", {"files": [{"path": name, "bytes": size} for name, size in files]})
 

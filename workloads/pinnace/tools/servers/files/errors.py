@@ -8,4 +8,4 @@ class FileRefused(Exception):
 
 
 class Unreadable(Exception):
-    """The file is damaged, encrypted, too large, or of a type that can't be read."""
+    """The file does not exist, is damaged, encrypted, too large, or of a type that can't be read."""

@@ -27,7 +27,7 @@ class Root:
 
         Raises:
             FileRefused: The path leads elsewhere, or is no regular file.
-            Unreadable: The file is larger than 64 MiB, or the system refuses.
+            Unreadable: There is no such file, or it is larger than 64 MiB.
         """
         parts = _parts(path)
         if not parts:
@@ -91,7 +91,7 @@ def _opened(name: str, flags: int, folder: int, path: str) -> int:
     try:
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
-        raise FileRefused(f"{path} does not exist; use list_documents to see what is there") from None
+        raise Unreadable(f"{path} does not exist; use list_documents to see what is there") from None
     except OSError as error:
         # ELOOP or ENOTDIR: a symbolic link, or a file where a folder should be.
         raise FileRefused(f"{path} can't be opened: {os.strerror(error.errno or 0)} (links are not followed)") from None

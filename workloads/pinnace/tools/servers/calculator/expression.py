@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -38,7 +39,10 @@ def evaluate(expression: str) -> Number:
         raise CalculationError(f"an expression has at most {_LONGEST} characters")
     source = expression.strip().replace("^", "**").translate(_SIGNS)
     try:
-        tree = ast.parse(source, mode="eval")
+        with warnings.catch_warnings():
+            # `1if` and the like: Python still takes them, with a warning.
+            warnings.simplefilter("error", SyntaxWarning)
+            tree = ast.parse(source, mode="eval")
         if sum(1 for _ in ast.walk(tree)) > _MOST_NODES:
             raise CalculationError(f"an expression has at most {_MOST_NODES} terms")
         return _scalar(_value(tree.body, source))

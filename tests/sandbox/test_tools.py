@@ -117,7 +117,7 @@ def test_a_background_command_is_followed_and_ended(session: Pod) -> None:
 
 def test_a_server_of_an_earlier_call_lives_on_when_a_later_one_is_interrupted(session: Pod) -> None:
     session.tool("shell", command="sleep 61 & earlier=$!; sleep 0.1")
-    timed_out = session.tool("shell", command="sleep 62 & later=$!; sleep 60", timeoutSeconds=0.4)
+    timed_out = session.tool("shell", command="sleep 62 & later=$!; sleep 60", timeoutSeconds=3)
     assert timed_out.outcome is Outcome.TIMEOUT
     states = session.tool(
         "shell", command="kill -0 $earlier && echo lives; kill -0 $later 2>&- || echo ended; kill $earlier"

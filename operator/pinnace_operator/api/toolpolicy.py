@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -35,20 +34,8 @@ Alias = Annotated[
 ]
 
 _PATH = r"\$(\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]{1,4}\])*"
-MappingValue = Annotated[
-    str,
-    Field(max_length=1024),
-    Rule(
-        f"!self.startsWith('$') || self.matches(r'^(?:{_PATH})$')",
-        "must be a path such as '$.query' or '$.items[0].url', or a literal that does not begin with '$'",
-        lambda value: not value.startswith("$") or re.fullmatch(_PATH, value) is not None,
-    ),
-    Rule(
-        "!self.matches(r'^\\s*\"\\$')",
-        "a literal can't begin with '$'",
-        lambda value: re.match(r'\s*"\$', value) is None,
-    ),
-]
+# A pattern, because rules on every value of every map would be beyond what the API server spends on a CRD.
+MappingValue = Annotated[str, Field(max_length=1024, pattern=rf'^({_PATH}|[^$"](?s:.)*|"([^$](?s:.)*)?)?$')]
 Mapping = Annotated[dict[str, MappingValue], Field(max_length=64)]
 
 
@@ -57,9 +44,11 @@ def literal(value: str) -> Any:
     if value.startswith("$"):
         return value
     try:
-        return json.loads(value, parse_constant=_no_constant)
+        found = json.loads(value, parse_constant=_no_constant)
     except ValueError:
         return value
+    # Whatever begins with $ is a path to the gateway.
+    return value if isinstance(found, str) and found.startswith("$") else found
 
 
 def _no_constant(name: str) -> Any:

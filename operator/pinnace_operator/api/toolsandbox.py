@@ -26,6 +26,11 @@ def _aliases_differ(spec: ToolSandboxSpec) -> bool:
     return len(set(aliases)) == len(aliases)
 
 
+def _servers_exist(spec: ToolSandboxSpec) -> bool:
+    known = {each.name for each in spec.servers} | set(spec.sessions.servers if spec.sessions else ())
+    return all(each.server in known for each in spec.tools)
+
+
 class ToolSandboxSpec(ApiModel):
     """Which tools agents get, and how they are served. Servers, tools or sessions can change at any time."""
 
@@ -54,6 +59,15 @@ class ToolSandboxSpec(ApiModel):
             " || self.tools.exists_one(u, has(u.alias) && u.alias == t.alias))",
             "tools: two tools have the same alias: agents could not tell them apart, so change one",
             _aliases_differ,
+            field=".tools",
+        ),
+        Rule(
+            "!has(self.tools) || self.tools.all(t,"
+            " (has(self.servers) && self.servers.exists(s, t.name.startsWith(s.name + '.')))"
+            " || (has(self.sessions) && self.sessions.servers.exists(s, t.name.startsWith(s + '.'))))",
+            "tools.name: it begins with the name of a server that is in neither spec.servers nor sessions.servers: "
+            "correct it, or add the server",
+            _servers_exist,
             field=".tools",
         ),
         Rule(

@@ -129,7 +129,9 @@ class ToolSandboxStatus(ApiModel):
     """Every version of every server, also those that are being drained."""
     sessions: SessionsStatus | None = None
     """The pool of sandboxes."""
-    unhealthy_tools: Annotated[tuple[ToolHealth, ...], Field(max_length=MOST_UNHEALTHY), ListType("map", ("name",))] = ()
+    unhealthy_tools: Annotated[
+        tuple[ToolHealth, ...], Field(max_length=MOST_UNHEALTHY), ListType("map", ("name",))
+    ] = ()
     """Tools whose last calls failed."""
     failures: Annotated[tuple[ToolFailure, ...], Field(max_length=MOST_FAILURES), ListType()] = ()
     """The last failures, newest first, also those that are over."""

@@ -64,7 +64,7 @@ def _is_cidr(text: str) -> bool:
 
 
 class EgressRule(ApiModel):
-    """One network that pods may reach. The cloud's metadata addresses stay out of reach even inside a larger range."""
+    """One network that pods may reach. The metadata addresses of clouds are left out of larger ranges."""
 
     cidr: Annotated[
         str,

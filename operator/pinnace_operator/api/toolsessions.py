@@ -33,7 +33,7 @@ class Sessions(ApiModel):
     hard_seconds: Annotated[int, whole(1, 604_800)] = 7200
     """A lease ends at this age, used or not."""
     recycle: Recycle = Recycle.RESTART
-    """After a lease: Restart kills every process and empties the workspace, Delete replaces the pod, Noop does nothing."""
+    """After a lease: Restart ends every process and empties the workspace, Delete replaces the pod, Noop nothing."""
     servers: Annotated[tuple[Label, ...], Field(max_length=16), ListType("set")] = ("python", "shell", "files")
     """Servers of the catalogue that run in every sandbox."""
     resources: Resources | None = None

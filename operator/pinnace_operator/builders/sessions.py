@@ -1,0 +1,100 @@
+"""The sandboxes' objects: a Deployment whose pods are leased one by one.
+
+Two containers: the agent, which is trusted and holds the key, and the sandbox, which runs what nobody has read. They
+share a socket and the workspace, and nothing else: no process namespace, no secret, no token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pinnace_operator.api.toolsandbox import ToolSandboxSpec
+from pinnace_operator.api.toolsessions import Sessions
+from pinnace_operator.builders import environment, workload
+from pinnace_operator.builders.gateway import key_mount, key_volume
+from pinnace_operator.builders.identity import Identity
+from pinnace_operator.builders.pod import USER
+from pinnace_operator.builders.toolsandbox import AGENT_PORT, SESSION, Installation, Names
+
+Object = dict[str, Any]
+
+AGENT, SANDBOX = "agent", "sandbox"
+UNTRUSTED_USER = USER + 1
+GRACE_SECONDS = 30
+_AGENT_RESOURCES = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
+_SANDBOX_RESOURCES = {
+    "requests": {"cpu": "50m", "memory": "128Mi"},
+    "limits": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "256Mi"},
+}
+_WORKSPACE, _SOCKET_DIRECTORY = "/workspace", "/run/sandbox"
+_SHARED: tuple[Object, ...] = (
+    {"name": "socket", "mountPath": _SOCKET_DIRECTORY},
+    {"name": "workspace", "mountPath": _WORKSPACE},
+)
+
+
+def session(identity: Identity) -> workload.Workload:
+    return workload.Workload(identity=identity, name=Names(identity.name).session, role=SESSION)
+
+
+def deployment(
+    identity: Identity, spec: ToolSandboxSpec, sessions: Sessions, *, replicas: int, installation: Installation
+) -> Object:
+    """The pool."""
+    names = Names(identity.name)
+    image, pull_policy = installation.tools_image, installation.pull_policy
+    shared_env = [
+        environment.plain("HOME", "/tmp"),  # noqa: S108 -- a path in the pod
+        {"name": "PINNACE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        environment.plain("PINNACE_WORKSPACE", _WORKSPACE),
+        environment.plain("PINNACE_EXECUTOR_SOCKET", f"{_SOCKET_DIRECTORY}/executor.sock"),
+    ]
+    agent = workload.container(
+        AGENT, image, command=("pinnace", "tools", "sandbox"), port=AGENT_PORT, pull_policy=pull_policy,
+        env=[*shared_env, *_settings(sessions, spec.session_servers)], resources=_AGENT_RESOURCES,
+        mounts=[{"name": "agent-tmp", "mountPath": "/tmp"}, key_mount(), *_SHARED],  # noqa: S108 -- a path in the pod
+    )  # fmt: skip
+    sandbox = workload.container(
+        SANDBOX, image, command=("pinnace", "tools", "executor"), pull_policy=pull_policy, env=shared_env,
+        resources=sessions.resources.to_manifest() if sessions.resources else _SANDBOX_RESOURCES,
+        mounts=[workload.TMP, workload.SHM, *_SHARED], user=UNTRUSTED_USER,
+    )  # fmt: skip
+    pod = workload.pod(
+        [workload.with_probes(agent, ready_seconds=1), {**sandbox, **workload.stopping()}],
+        volumes=_volumes(names, sessions), grace_seconds=GRACE_SECONDS,
+        runtime_class=sessions.runtime_class_name, pull_secrets=[each.name for each in spec.image_pull_secrets],
+    )  # fmt: skip
+    # Said though it is the default: processes of one container must not see those of the other.
+    pod["shareProcessNamespace"] = False
+    return workload.deployment(session(identity), pod, replicas=replicas)
+
+
+def service(identity: Identity) -> Object:
+    return workload.service(session(identity), port=AGENT_PORT, headless=True)
+
+
+def disruption_budget(identity: Identity) -> Object:
+    return workload.disruption_budget(session(identity), Names(identity.name).session)
+
+
+def _settings(sessions: Sessions, servers: tuple[str, ...]) -> list[Object]:
+    plain = environment.plain
+    return [
+        plain("PINNACE_SESSION_SERVERS", ",".join(servers)),
+        plain("PINNACE_SESSION_RECYCLE", str(sessions.recycle)),
+        plain("PINNACE_SESSION_IDLE_SECONDS", str(sessions.idle_seconds)),
+        plain("PINNACE_SESSION_HARD_SECONDS", str(sessions.hard_seconds)),
+        plain("PINNACE_SESSION_WORKSPACE_MIB", str(sessions.workspace_mi_b)),
+    ]
+
+
+def _volumes(names: Names, sessions: Sessions) -> list[Object]:
+    return [
+        # Each container has a /tmp of its own: what untrusted code writes never meets the agent.
+        {"name": "agent-tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+        {"name": "socket", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "workspace", "emptyDir": {"medium": "Memory", "sizeLimit": f"{sessions.workspace_mi_b}Mi"}},
+        key_volume(names),
+    ]

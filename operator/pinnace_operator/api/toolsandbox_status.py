@@ -61,6 +61,10 @@ class GatewayStatus(ApiModel):
     """Pods that serve."""
     desired: Count = 0
     """Pods that there should be now."""
+    reason: Reason = Reason.STARTING
+    """In one word of a closed list."""
+    message: Message = ""
+    """For people, with the remedy where one is needed."""
     last_busy_time: Time | None = None
     """When their number was last changed or needed."""
 

@@ -38,7 +38,9 @@ def look(sandbox: Sandbox) -> View:
     pods = sandbox.pods(GATEWAY)
     ready = ready_pods(pods)
     size = _size(sandbox)
-    objects = [*((kind, name) for kind in _KINDS), ("Service", sandbox.names.service)]
+    secret_names = [each.name for each in secrets(sandbox)]
+    objects = [*((kind, name) for kind in _KINDS), *(("Secret", each) for each in secret_names)]
+    objects.append(("Service", sandbox.names.service))
     found = trouble.refused(sandbox.refusals(*objects)) or trouble.of_pods(
         pods, deployment, sandbox.now, slow=Reason.UNAVAILABLE
     )

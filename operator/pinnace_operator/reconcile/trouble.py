@@ -52,7 +52,7 @@ def refused(refusals: Sequence[Refusal]) -> Trouble | None:
     if worst.conflict:
         return Trouble(Reason.CHILD_CONFLICT, told(Reason.CHILD_CONFLICT, worst.message))
     # RBAC's own words; everything else is a refusal of the object, not of the operator.
-    denied = "cannot " in worst.message and "resource" in worst.message
+    denied = ("cannot " in worst.message and "resource" in worst.message) or "attempting to grant" in worst.message
     reason = Reason.PERMISSION_DENIED if denied else Reason.POD_REJECTED
     return Trouble(reason, told(reason, worst.message))
 

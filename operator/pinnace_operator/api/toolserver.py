@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, Rule, matches
 from pinnace_operator.api.fields import Image, Label, ObjectName, whole
-from pinnace_operator.api.pod import EnvVar, Resources
+from pinnace_operator.api.pod import Resources
 
 Port = Annotated[int, whole(1, 65535)]
 Argument = Annotated[str, Field(max_length=1024)]
@@ -38,7 +38,7 @@ VersionName = Annotated[
         lambda name: name not in ("gateway", "session", "keys", "tokens"),
     ),
 ]
-ToolPattern = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_./*-]+$")]
+OwnToolName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_./-]+$")]
 
 
 class Transport(StrEnum):
@@ -77,6 +77,26 @@ class EgressRule(ApiModel):
 
 
 Egress = Annotated[tuple[EgressRule, ...], Field(max_length=32), ListType()]
+
+
+_OURS = ("PINNACE_POD", "PINNACE_TOOLS_", "PINNACE_SERVER_", "PINNACE_SESSION_", "PINNACE_PROGRESS_", "KUBERNETES_")
+
+
+class ServerEnv(ApiModel):
+    """An environment variable of a server, with a plain value: settings, no secrets."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    """The variable's name, such as `PINNACE_WORLD_SEED`."""
+    value: Annotated[str, Field(max_length=2048)] = ""
+    """Its value."""
+
+    rules = (
+        Rule(
+            f"!{list(_OURS)}.exists(ours, self.name.startsWith(ours))",
+            f"env: names with {', '.join(_OURS)} belong to the operator: use another name",
+            lambda env: not env.name.startswith(_OURS),
+        ),
+    )
 
 
 class SecretEnv(ApiModel):
@@ -122,11 +142,11 @@ class ServerScale(ApiModel):
 
 
 class ToolFilter(ApiModel):
-    """Which of a server's tools agents get; names as the server gives them, `*` stands for anything."""
+    """Which of a server's tools agents get; names as the server gives them."""
 
-    include: Annotated[tuple[ToolPattern, ...], Field(max_length=256), ListType("set")] = ()
+    include: Annotated[tuple[OwnToolName, ...], Field(max_length=256), ListType("set")] = ()
     """Only these; absent: all."""
-    exclude: Annotated[tuple[ToolPattern, ...], Field(max_length=256), ListType("set")] = ()
+    exclude: Annotated[tuple[OwnToolName, ...], Field(max_length=256), ListType("set")] = ()
     """All but these."""
 
 
@@ -154,7 +174,7 @@ class ToolServer(ApiModel):
     command: Annotated[tuple[Argument, ...], Field(max_length=64), ListType()] = ()
     """With Stdio: the server's program. With Http: what to run instead of the image's entry point."""
     args: Annotated[tuple[Argument, ...], Field(max_length=64), ListType()] = ()
-    """Arguments of the server."""
+    """Arguments of the program or the image's entry point."""
     port: Port | None = None
     """Port that an image with transport Http listens on; absent: 8080."""
     path: Annotated[str, Field(max_length=256, pattern=r"^/[A-Za-z0-9._~/-]*$")] | None = None
@@ -167,7 +187,7 @@ class ToolServer(ApiModel):
     """Calls that one pod gets at a time; more wait in the gateway."""
     queue: Annotated[int, whole(0, 100_000)] = 256
     """Calls that may wait in the gateway; more are answered `overloaded` at once."""
-    env: Annotated[tuple[EnvVar, ...], Field(max_length=64), ListType("map", ("name",))] = ()
+    env: Annotated[tuple[ServerEnv, ...], Field(max_length=64), ListType("map", ("name",))] = ()
     """Environment variables. Secrets belong into `envFrom`."""
     env_from: Annotated[tuple[SecretEnv, ...], Field(max_length=16), ListType("map", ("secret_name",))] = ()
     """Secrets whose keys become environment variables."""
@@ -189,9 +209,12 @@ class ToolServer(ApiModel):
         ),
         Rule(
             "!has(self.catalogue) || (!has(self.transport) && !has(self.port) && !has(self.path)"
-            " && (!has(self.command) || size(self.command) == 0))",
-            "servers: a server of the catalogue knows its transport, command, port and path: remove them, or use image",
-            lambda server: server.catalogue is None or not _given(server, "transport", "port", "path", "command"),
+            " && (!has(self.command) || size(self.command) == 0) && (!has(self.args) || size(self.args) == 0))",
+            "servers: a server of the catalogue knows its transport, command, args, port and path: remove them, or use "
+            "image; settings of catalogue servers are in env",
+            lambda server: (
+                server.catalogue is None or not _given(server, "transport", "port", "path", "command", "args")
+            ),
         ),
         Rule(
             "!has(self.transport) || self.transport != 'Stdio' || (has(self.command) && size(self.command) > 0)",

@@ -39,8 +39,9 @@ def deployment(identity: Identity, spec: ToolSandboxSpec, *, replicas: int, inst
     resources = spec.gateway.resources
     container = workload.container(
         "gateway", installation.tools_image,
-        command=("pinnace", "tools", "gateway"), port=GATEWAY_PORT, pull_policy=installation.pull_policy,
-        env=_environment(identity, spec, installation, grace), mounts=mounts,
+        command=("pinnace", "tools", "gateway"), args=("--configmap", names.gateway, "--drain", str(grace)),
+        port=GATEWAY_PORT, pull_policy=installation.pull_policy,
+        env=_environment(identity, spec, installation), mounts=mounts,
         resources=resources.to_manifest() if resources else _RESOURCES,
     )  # fmt: skip
     pod = workload.pod(
@@ -94,16 +95,12 @@ def key_mount() -> Object:
     return {"name": "key", "mountPath": f"{KEY_DIRECTORY}/key", "subPath": "key", "readOnly": True}
 
 
-def _environment(identity: Identity, spec: ToolSandboxSpec, installation: Installation, grace: int) -> list[Object]:
+def _environment(identity: Identity, spec: ToolSandboxSpec, installation: Installation) -> list[Object]:
     plain = environment.plain
     return [
         plain("HOME", "/tmp"),  # noqa: S108 -- a path in the pod
         {"name": "PINNACE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        plain("PINNACE_TOOLS_NAMESPACE", identity.namespace),
-        plain("PINNACE_TOOLS_NAME", identity.name),
-        plain("PINNACE_TOOLS_UID", identity.uid),
-        plain("PINNACE_TOOLS_CONFIGMAP", Names(identity.name).gateway),
-        plain("PINNACE_TOOLS_DRAIN_SECONDS", str(grace)),
+        plain("PINNACE_NAMESPACE", identity.namespace),
         plain("PINNACE_RUN_PATH", identity.run_path),
         *environment.storage(spec.storage, installation.storage_defaults, secret=spec.storage.secret_name),
         *environment.progress(installation.progress_url, installation.progress_ca),

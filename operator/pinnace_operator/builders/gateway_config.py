@@ -93,7 +93,7 @@ def _scale(server: ToolServer) -> Object:
         scale = server.scale
         return {"min": scale.min_replicas, "max": scale.max_replicas, "targetInFlight": scale.target_in_flight}
     fixed = [each.replicas for each in server.all_versions if each.weight]
-    return {"min": min(fixed), "max": max(fixed), "targetInFlight": server.max_in_flight}
+    return {"min": min(fixed), "max": max(1, *fixed), "targetInFlight": server.max_in_flight}
 
 
 def _tool(policy: ToolPolicy) -> Object:

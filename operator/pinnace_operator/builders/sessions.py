@@ -46,16 +46,15 @@ def deployment(
     shared_env = [
         environment.plain("HOME", "/tmp"),  # noqa: S108 -- a path in the pod
         {"name": "PINNACE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        environment.plain("PINNACE_WORKSPACE", _WORKSPACE),
-        environment.plain("PINNACE_EXECUTOR_SOCKET", f"{_SOCKET_DIRECTORY}/executor.sock"),
     ]
     agent = workload.container(
         AGENT, image, command=("pinnace", "tools", "sandbox"), port=AGENT_PORT, pull_policy=pull_policy,
-        env=[*shared_env, *_settings(sessions, spec.session_servers)], resources=_AGENT_RESOURCES,
+        args=_settings(sessions, spec.session_servers), env=shared_env, resources=_AGENT_RESOURCES,
         mounts=[{"name": "agent-tmp", "mountPath": "/tmp"}, key_mount(), *_SHARED],  # noqa: S108 -- a path in the pod
     )  # fmt: skip
     sandbox = workload.container(
         SANDBOX, image, command=("pinnace", "tools", "executor"), pull_policy=pull_policy, env=shared_env,
+        args=("--network",) if sessions.egress else (),
         resources=sessions.resources.to_manifest() if sessions.resources else _SANDBOX_RESOURCES,
         mounts=[workload.TMP, workload.SHM, *_SHARED], user=UNTRUSTED_USER,
     )  # fmt: skip
@@ -77,15 +76,11 @@ def disruption_budget(identity: Identity) -> Object:
     return workload.disruption_budget(session(identity), Names(identity.name).session)
 
 
-def _settings(sessions: Sessions, servers: tuple[str, ...]) -> list[Object]:
-    plain = environment.plain
-    return [
-        plain("PINNACE_SESSION_SERVERS", ",".join(servers)),
-        plain("PINNACE_SESSION_RECYCLE", str(sessions.recycle)),
-        plain("PINNACE_SESSION_IDLE_SECONDS", str(sessions.idle_seconds)),
-        plain("PINNACE_SESSION_HARD_SECONDS", str(sessions.hard_seconds)),
-        plain("PINNACE_SESSION_WORKSPACE_MIB", str(sessions.workspace_mi_b)),
-    ]
+def _settings(sessions: Sessions, servers: tuple[str, ...]) -> tuple[str, ...]:
+    return (
+        "--servers", ",".join(servers), "--recycle", str(sessions.recycle),
+        "--workspace-mib", str(sessions.workspace_mi_b), "--executor-uid", str(UNTRUSTED_USER),
+    )  # fmt: skip
 
 
 def _volumes(names: Names, sessions: Sessions) -> list[Object]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from pinnace_operator.api.fields import quantity_value
 from pinnace_operator.api.toolsandbox import ToolSandboxSpec
 from pinnace_operator.api.toolserver import ServerVersion, ToolServer, Transport
 from pinnace_operator.builders import environment, workload
@@ -35,17 +37,17 @@ def deployment(
 ) -> Object:
     """The pods of one version: our bridge in front of a server of the catalogue or a program, or the user's image."""
     grace = drain_seconds(spec, server.name)
-    speaks_http = server.image is not None and server.transport is not Transport.STDIO
-    command, args = _command(server)
+    resources = server.resources.to_manifest() if server.resources else _RESOURCES
+    command, args = _command(server, resources, grace)
     container = workload.container(
         "server", wanted.image or server.image or installation.tools_image,
         command=command, args=args, port=server.port or SERVER_PORT, pull_policy=installation.pull_policy,
-        env=_environment(server, wanted, grace), mounts=[workload.TMP, workload.SHM],
-        resources=server.resources.to_manifest() if server.resources else _RESOURCES,
+        env=_environment(server, wanted), mounts=[workload.TMP, workload.SHM],
+        resources=resources,
     )  # fmt: skip
     if server.env_from:
         container["envFrom"] = [{"secretRef": {"name": each.secret_name}} for each in server.env_from]
-    container = workload.with_tcp_probes(container) if speaks_http else workload.with_probes(container)
+    container = workload.with_tcp_probes(container) if _speaks_http(server) else workload.with_probes(container)
     pod = workload.pod(
         [container], volumes=workload.SCRATCH_VOLUMES, grace_seconds=grace,
         runtime_class=server.runtime_class_name, pull_secrets=[each.name for each in spec.image_pull_secrets],
@@ -67,23 +69,36 @@ def disruption_budget(identity: Identity, server: ToolServer) -> Object:
     return workload.disruption_budget(every, name)
 
 
-def _command(server: ToolServer) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _command(server: ToolServer, resources: Mapping[str, Any], grace: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(command, args) of the container."""
-    if server.catalogue:
-        return ("pinnace", "tools", "serve", server.catalogue), server.args
-    if server.transport is Transport.STDIO:
-        return ("pinnace", "tools", "serve", "--"), (*server.command, *server.args)
-    return server.command, server.args
+    if _speaks_http(server):
+        return server.command, server.args
+    options = ("--drain-seconds", str(grace), "--call-seconds", str(grace), *_memory(resources))
+    what = (server.catalogue,) if server.catalogue else ("--", *server.command, *server.args)
+    return ("pinnace", "tools", "serve"), (*options, *what)
 
 
-def _environment(server: ToolServer, wanted: ServerVersion, grace: int) -> list[Object]:
+def _speaks_http(server: ToolServer) -> bool:
+    return server.image is not None and server.transport is not Transport.STDIO
+
+
+def _memory(resources: Mapping[str, Any]) -> tuple[str, ...]:
+    """A server that grows is replaced by its supervisor, between two calls, before the kernel ends both."""
+    limit = (resources.get("limits") or {}).get("memory")
+    if limit is None:
+        return ()
+    return ("--memory-mib", str(max(16, int(quantity_value(limit) * 3 / 4) >> 20)))
+
+
+def _environment(server: ToolServer, wanted: ServerVersion) -> list[Object]:
     plain = environment.plain
+    # The bridge hands a server only what is meant for it; what a Secret holds is not known here.
+    declared = [*(each.name for each in server.env), *(["*"] if server.env_from else [])]
     ours = [
         plain("HOME", "/tmp"),  # noqa: S108 -- a path in the pod
         {"name": "PINNACE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         plain("PINNACE_TOOLS_SERVER", server.name),
         plain("PINNACE_TOOLS_VERSION", wanted.name),
-        plain("PINNACE_TOOLS_MAX_IN_FLIGHT", str(server.max_in_flight)),
-        plain("PINNACE_TOOLS_DRAIN_SECONDS", str(grace)),
+        plain("PINNACE_SERVER_ENV", ",".join(declared)),
     ]
     return environment.merged(ours, [plain(each.name, each.value) for each in server.env])

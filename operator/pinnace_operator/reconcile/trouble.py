@@ -16,6 +16,9 @@ from pinnace_operator.reconcile.pods import Pod
 SLOW_SECONDS = 60
 """A process that is not ready so long after its start is taken for one that never will be."""
 _RESTARTS = 3
+_SAID = 1000
+_TYPED = ("UnknownCatalogueServer: ", "NotInstalled: ", "SettingMissing: ", "ContractBroken: ")
+"""Errors of `pinnace tools serve` that a log's last lines may begin with; they name what is wrong and hold no value."""
 
 REMEDIES = {
     Reason.IMAGE_PULL_FAILED: "check the image's name, and that spec.imagePullSecrets may read it",
@@ -122,7 +125,10 @@ def _crashed(pod: Pod, container: Raw, ended: Raw, restarts: int) -> Trouble:
 def _last_words(message: str) -> str:
     """What one of our processes said at its end. Logs of others are not repeated: they may hold what is secret."""
     outcome = Outcome.parse(message)
-    return outcome.message[:1000] if outcome else ""
+    if outcome:
+        return outcome.message[:_SAID]
+    typed = [line for line in message.splitlines() if line.startswith(_TYPED)]
+    return typed[-1][:_SAID] if typed else ""
 
 
 def _unschedulable(pod: Pod, now: datetime) -> Trouble | None:

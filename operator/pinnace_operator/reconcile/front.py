@@ -18,7 +18,7 @@ from pinnace_operator.reconcile.trouble import Trouble, told
 
 SILENT_SECONDS = 30
 """Ready gateways that nobody has heard of for so long can't reach the operator."""
-_KINDS = ("ConfigMap", "ServiceAccount", "Role", "RoleBinding", "Deployment")
+_KINDS = ("ConfigMap", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "Deployment", "PodDisruptionBudget")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,8 @@ def look(sandbox: Sandbox) -> View:
     size = _size(sandbox)
     secret_names = [each.name for each in secrets(sandbox)]
     objects = [*((kind, name) for kind in _KINDS), *(("Secret", each) for each in secret_names)]
-    objects.append(("Service", sandbox.names.service))
-    found = trouble.refused(sandbox.refusals(*objects)) or trouble.of_pods(
-        pods, deployment, sandbox.now, slow=Reason.UNAVAILABLE
-    )
+    objects += [("Service", sandbox.names.service), ("NetworkPolicy", sandbox.names.default_policy)]
+    found = trouble.of(sandbox, pods, deployment, objects, slow=Reason.UNAVAILABLE)
     left = _silent_in(sandbox) if ready and not sandbox.reports and not sandbox.spec.suspend else None
     reason, message = _reason(sandbox, ready, size, found, silent=left == 0)
     status = GatewayStatus(

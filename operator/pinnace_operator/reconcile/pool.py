@@ -46,9 +46,9 @@ def look(sandbox: Sandbox, sessions: Sessions) -> View:
     size = _size(sandbox, sessions, armed, heard=bool(loads))
     spent = {pod for each in loads for pod in each.spent}
     worn, soon = _worn_out(sandbox, pods, spent)
-    found = trouble.refused(sandbox.refusals(("Deployment", name), ("Service", name))) or trouble.of_pods(
-        [pod for pod in pods if not _was_ready(pod)], deployment, sandbox.now, slow=Reason.UNAVAILABLE
-    )
+    objects = [(kind, name) for kind in ("Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget")]
+    starting = [pod for pod in pods if not _was_ready(pod)]
+    found = trouble.of(sandbox, starting, deployment, objects, slow=Reason.UNAVAILABLE)
     reason, message = _reason(sandbox, size, ready, found)
     status = SessionsStatus(
         free=max(0, ready - armed),

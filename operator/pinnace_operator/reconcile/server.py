@@ -47,9 +47,9 @@ def look(sandbox: Sandbox, server: ToolServer, wanted: ServerVersion) -> View:
     size = _size(sandbox, server, wanted, deployment, calls)
     pods = sandbox.pods(SERVER, server=server.name, version=wanted.name)
     ready = ready_pods(pods)
-    found = trouble.refused(sandbox.refusals(("Deployment", name), ("Service", name))) or trouble.of_pods(
-        pods, deployment, sandbox.now, slow=Reason.CONTRACT_FAILED
-    )
+    shared = sandbox.names.server(server.name)
+    objects = [("Deployment", name), ("Service", name), ("NetworkPolicy", shared), ("PodDisruptionBudget", shared)]
+    found = trouble.of(sandbox, pods, deployment, objects, slow=Reason.CONTRACT_FAILED)
     state, reason, message = _state(sandbox, server, wanted, ready, size, found)
     stalled = found is not None and found.stalled
     status = ServerStatus(

@@ -12,12 +12,13 @@ from pinnace_operator.reconcile import clock
 from pinnace_operator.reconcile.pending import CONFIG, IMAGE, PATIENCE_SECONDS
 from pinnace_operator.reconcile.plan import Raw, Refusal
 from pinnace_operator.reconcile.pods import Pod
+from pinnace_operator.reconcile.sandbox import Sandbox
 
 SLOW_SECONDS = 60
 """A process that is not ready so long after its start is taken for one that never will be."""
 _RESTARTS = 3
 _SAID = 1000
-_TYPED = ("UnknownCatalogueServer: ", "NotInstalled: ", "SettingMissing: ", "ContractBroken: ")
+_TYPED = ("UnknownCatalogueServer: ", "UnknownServer: ", "InvalidEntry: ", "NotInstalled: ")
 """Errors of `pinnace tools serve` that a log's last lines may begin with; they name what is wrong and hold no value."""
 
 REMEDIES = {
@@ -45,6 +46,21 @@ def told(reason: Reason, fact: str = "") -> str:
     return explain(reason, fact, remedy=REMEDIES.get(reason))
 
 
+def of(
+    sandbox: Sandbox, pods: Iterable[Pod], deployment: Raw | None, objects: Iterable[tuple[str, str]], *, slow: Reason
+) -> Trouble | None:
+    """What keeps one part of a ToolSandbox from serving; nothing does while nothing is meant to.
+
+    Args:
+        pods: of that part.
+        objects: kinds and names of its children.
+        slow: the reason when a process runs but does not become ready.
+    """
+    if sandbox.spec.suspend:
+        return None
+    return refused(sandbox.refusals(*objects)) or of_pods(pods, deployment, sandbox.now, slow=slow)
+
+
 def refused(refusals: Sequence[Refusal]) -> Trouble | None:
     """The API server (or an object in the way) refused a child."""
     if not refusals:
@@ -61,11 +77,7 @@ def refused(refusals: Sequence[Refusal]) -> Trouble | None:
 
 
 def of_pods(pods: Iterable[Pod], deployment: Raw | None, now: datetime, *, slow: Reason) -> Trouble | None:
-    """The most telling reason why some pods are not ready; None when all are, or just start.
-
-    Args:
-        slow: the reason when a process runs but does not become ready.
-    """
+    """The most telling reason why some pods are not ready; None when all are, or just start."""
     waiting = [pod for pod in pods if not pod.ready and not pod.deleting]
     for look in (_image, _configuration, _crash, _unschedulable):
         for pod in waiting:

@@ -27,8 +27,8 @@ class View:
 
     status: ServerStatus
     children: tuple[dict[str, Any], ...] = ()
-    stalled: bool = False
-    """A person must act."""
+    trouble: Trouble | None = None
+    """What keeps some or all of its pods from serving."""
     serves: bool = True
     """It answers calls, or would at the next one."""
     weight: int = 0
@@ -51,7 +51,6 @@ def look(sandbox: Sandbox, server: ToolServer, wanted: ServerVersion) -> View:
     objects = [("Deployment", name), ("Service", name), ("NetworkPolicy", shared), ("PodDisruptionBudget", shared)]
     found = trouble.of(sandbox, pods, deployment, objects, slow=Reason.CONTRACT_FAILED)
     state, reason, message = _state(sandbox, server, wanted, ready, size, found)
-    stalled = found is not None and found.stalled
     status = ServerStatus(
         name=server.name,
         version=wanted.name,
@@ -72,7 +71,7 @@ def look(sandbox: Sandbox, server: ToolServer, wanted: ServerVersion) -> View:
         ),
     )  # fmt: skip
     return View(
-        status=status, children=children, stalled=stalled, weight=wanted.weight, calls=calls,
+        status=status, children=children, trouble=found, weight=wanted.weight, calls=calls,
         serves=_serves(state, reason, ready),
         requeue_after=trouble.next_look(pods, sandbox.now),
     )  # fmt: skip
@@ -160,9 +159,9 @@ def _not_serving(server: ToolServer, desired: int, found: Trouble | None) -> tup
 
 
 def _serves(state: ServerState, reason: Reason, ready: int) -> bool:
-    if state is ServerState.FAILING:
+    if state is ServerState.FAILING or reason is Reason.SUSPENDED:
         return False
-    return ready > 0 or (state is ServerState.AT_ZERO and reason is Reason.AT_ZERO)
+    return ready > 0 or state is ServerState.AT_ZERO
 
 
 def _why_zero(server: ToolServer) -> str:

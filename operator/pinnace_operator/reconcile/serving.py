@@ -136,10 +136,11 @@ def _stalled(now: Views) -> tuple[Reason, str] | None:
     if now.gateway.silent:
         return now.gateway.status.reason, f"gateway: {now.gateway.status.message}"
     for each in now.servers:
-        status = each.status
-        if each.stalled or status.state is ServerState.FAILING:
-            reason = status.reason
-            return reason, f"{status.name}/{status.version}: {status.message}"
+        status, where = each.status, f"{each.status.name}/{each.status.version}"
+        if each.trouble and each.trouble.stalled:
+            return each.trouble.reason, f"{where}: {each.trouble.message}"
+        if status.state is ServerState.FAILING:
+            return status.reason, f"{where}: {status.message}"
     if now.pool and now.pool.trouble and now.pool.trouble.stalled:
         return now.pool.trouble.reason, f"sessions: {now.pool.trouble.message}"
     return None

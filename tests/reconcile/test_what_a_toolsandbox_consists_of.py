@@ -114,7 +114,7 @@ def test_what_runs_in_each_pod() -> None:
     assert first["tools-canary-web-v1"]["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert first["tools-canary-gateway"]["args"][:2] == ["--configmap", "tools-canary-gateway"]
     env = {each["name"]: each.get("value") for each in first["tools-canary-web-v1"]["env"]}
-    assert env["PINNACE_SERVER_ENV"] == "PINNACE_SEARCH_PROVIDERS,*"
+    assert (env["PINNACE_SERVER_ENV"], env["PINNACE_INTERNET"]) == ("PINNACE_SEARCH_PROVIDERS,*", "allowed")
     assert first["tools-canary-web-v1"]["envFrom"] == [{"secretRef": {"name": "search-keys"}}]
 
 
@@ -124,7 +124,7 @@ def test_updates_and_ends_lose_no_call() -> None:
             continue
         assert each["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
         pod = each["spec"]["template"]["spec"]
-        assert all(one["lifecycle"]["preStop"]["sleep"]["seconds"] >= 1 for one in pod["containers"])
+        assert pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] >= 1
     gateway = pod_spec(built(sample(tools=[{"name": "web.search", "timeoutSeconds": 300}])), "tools-canary-gateway")
     assert gateway["terminationGracePeriodSeconds"] > 300, "the longest call ends before the pod"
 
@@ -154,11 +154,13 @@ def test_untrusted_code_gets_no_secret_no_token_and_a_user_of_its_own() -> None:
     secrets = {each["name"] for each in pod["volumes"] if "secret" in each or "projected" in each}
     assert not secrets & {each["name"] for each in sandbox["volumeMounts"]}
     assert secrets & {each["name"] for each in agent["volumeMounts"]}
-    assert not [each for each in sandbox["env"] if "valueFrom" in each and "secretKeyRef" in each["valueFrom"]]
-    shared = {each["mountPath"] for each in agent["volumeMounts"]} & {
-        each["mountPath"] for each in sandbox["volumeMounts"]
+    assert not {"env", "envFrom", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe", "ports"} & {
+        name for name, value in sandbox.items() if value
     }
-    assert shared == {"/run/sandbox", "/workspace", "/tmp"}
+    mounts = [{each["mountPath"]: each for each in one["volumeMounts"]} for one in (agent, sandbox)]
+    assert mounts[0].keys() & mounts[1].keys() == {"/run/sandbox", "/tmp"}
+    assert mounts[1]["/run/sandbox"]["readOnly"] is True
+    assert "fsGroup" not in pod["securityContext"], "no group that both are in"
     tmp = {each["name"] for one in pod["containers"] for each in one["volumeMounts"] if each["mountPath"] == "/tmp"}
     assert len(tmp) == 2, "each has a /tmp of its own"
     workspace = next(each for each in pod["volumes"] if each["name"] == "workspace")
@@ -203,6 +205,22 @@ def test_a_sandbox_with_an_allow_list_may_ask_dns() -> None:
     policy = _policy(built(sample(sessions=sessions)), "tools-canary-session")
     assert len(policy["egress"]) == 2
     assert pod_spec(built(sample(sessions=sessions)), "tools-canary-session")["containers"][1]["args"] == ["--network"]
+
+
+@pytest.mark.parametrize(
+    ("cidr", "internet"),
+    [
+        ("10.0.0.0/8", "denied"),
+        ("0.0.0.0/0", "allowed"),
+        ("8.8.8.8/32", "allowed"),
+        ("fd00::/8", "denied"),
+        ("::/0", "allowed"),
+    ],
+)
+def test_servers_know_whether_they_reach_the_internet(cidr: str, internet: str) -> None:
+    servers = [{"name": "time", "catalogue": "time", "egress": [{"cidr": cidr}]}]
+    container = pod_spec(built(toolsandbox(servers=servers)), "tools-time-v1")["containers"][0]
+    assert {"name": "PINNACE_INTERNET", "value": internet} in container["env"]
 
 
 def test_secrets_are_asked_for_and_never_built() -> None:

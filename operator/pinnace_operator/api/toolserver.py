@@ -79,7 +79,15 @@ class EgressRule(ApiModel):
 Egress = Annotated[tuple[EgressRule, ...], Field(max_length=32), ListType()]
 
 
-_OURS = ("PINNACE_POD", "PINNACE_TOOLS_", "PINNACE_SERVER_", "PINNACE_SESSION_", "PINNACE_PROGRESS_", "KUBERNETES_")
+_OURS = (
+    "PINNACE_POD",
+    "PINNACE_TOOLS_",
+    "PINNACE_SERVER_",
+    "PINNACE_SESSION_",
+    "PINNACE_PROGRESS_",
+    "PINNACE_INTERNET",
+    "KUBERNETES_",
+)
 
 
 class ServerEnv(ApiModel):

@@ -37,7 +37,9 @@ class Sessions(ApiModel):
     servers: Annotated[tuple[Label, ...], Field(max_length=16), ListType("set")] = ("python", "shell", "files")
     """Servers of the catalogue that run in every sandbox."""
     resources: Resources | None = None
-    """Of the container that runs untrusted code; absent: 50m CPU and 128Mi reserved, at most 1 CPU and 1Gi."""
+    """Of the container that runs untrusted code.
+
+    Absent: 50m CPU and 128Mi reserved, at most one CPU and 768Mi besides the workspace."""
     egress: Egress = ()
     """Networks that untrusted code may reach; absent: none, not even DNS."""
     runtime_class_name: ObjectName | None = None

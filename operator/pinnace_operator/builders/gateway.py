@@ -85,9 +85,9 @@ def rights(identity: Identity) -> list[Object]:
     ]  # fmt: skip
 
 
-def key_volume(names: Names) -> Object:
-    """Readable by the group of the trusted containers only; untrusted ones don't mount it."""
-    return {"name": "key", "secret": {"secretName": names.keys, "defaultMode": 0o440}}
+def key_volume(names: Names, *, mode: int = 0o440) -> Object:
+    """The key between gateway and sandboxes."""
+    return {"name": "key", "secret": {"secretName": names.keys, "defaultMode": mode}}
 
 
 def key_mount() -> Object:

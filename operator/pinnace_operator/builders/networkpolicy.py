@@ -28,6 +28,13 @@ Object = dict[str, Any]
 
 # Where clouds tell a pod who it is and what it may do: a larger range does not open these, only naming them does.
 _METADATA = (ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("fd00:ec2::254/128"))
+_PRIVATE = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+        "fc00::/7", "fe80::/10", "::1/128",
+    )
+)  # fmt: skip
 _DNS: Object = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 
@@ -125,6 +132,15 @@ def _allowed(rules: Iterable[EgressRule]) -> list[Object]:
             {"to": [{"ipBlock": block}], "ports": _tcp(sorted(rule.ports)) if rule.ports else [{"protocol": "TCP"}]}
         )
     return found
+
+
+def reaches_internet(rules: Iterable[EgressRule]) -> bool:
+    """Whether the allow-list holds more than private networks."""
+    networks = [ipaddress.ip_network(rule.cidr, strict=False) for rule in rules]
+    return any(
+        not any(network.version == each.version and network.subnet_of(each) for each in _PRIVATE)  # type: ignore[arg-type]  # the same version
+        for network in networks
+    )
 
 
 def _strictly(inner: Any, outer: Any) -> bool:

@@ -1,7 +1,8 @@
 """The sandboxes' objects: a Deployment whose pods are leased one by one.
 
 Two containers: the agent, which is trusted and holds the key, and the sandbox, which runs what nobody has read. They
-share a socket and the workspace, and nothing else: no process namespace, no secret, no token.
+share a socket and nothing else: no group, no file, no process namespace, no secret, no token. What the sandbox must
+not have is as important as what it has: no environment, no probe, no hook (each would be a process among the code's).
 """
 
 from __future__ import annotations
@@ -22,15 +23,9 @@ AGENT, SANDBOX = "agent", "sandbox"
 UNTRUSTED_USER = USER + 1
 GRACE_SECONDS = 30
 _AGENT_RESOURCES = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
-_SANDBOX_RESOURCES = {
-    "requests": {"cpu": "50m", "memory": "128Mi"},
-    "limits": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "256Mi"},
-}
-_WORKSPACE, _SOCKET_DIRECTORY = "/workspace", "/run/sandbox"
-_SHARED: tuple[Object, ...] = (
-    {"name": "socket", "mountPath": _SOCKET_DIRECTORY},
-    {"name": "workspace", "mountPath": _WORKSPACE},
-)
+_LEASE_MIB = 768
+"""What a lease, /tmp, shared memory and the executor itself need besides the workspace (docs/isolation.md, Pod)."""
+_SOCKET: Object = {"name": "socket", "mountPath": "/run/sandbox"}
 
 
 def session(identity: Identity) -> workload.Workload:
@@ -43,26 +38,25 @@ def deployment(
     """The pool."""
     names = Names(identity.name)
     image, pull_policy = installation.tools_image, installation.pull_policy
-    shared_env = [
-        environment.plain("HOME", "/tmp"),  # noqa: S108 -- a path in the pod
-        {"name": "PINNACE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-    ]
     agent = workload.container(
-        AGENT, image, command=("pinnace", "tools", "sandbox"), port=AGENT_PORT, pull_policy=pull_policy,
-        args=_settings(sessions, spec.session_servers), env=shared_env, resources=_AGENT_RESOURCES,
-        mounts=[{"name": "agent-tmp", "mountPath": "/tmp"}, key_mount(), *_SHARED],  # noqa: S108 -- a path in the pod
+        AGENT, image, command=("pinnace", "tools", "sandbox"), args=_settings(sessions, spec.session_servers),
+        port=AGENT_PORT, pull_policy=pull_policy, env=_environment(), resources=_AGENT_RESOURCES,
+        mounts=[{"name": "agent-tmp", "mountPath": "/tmp"}, key_mount(), _SOCKET],  # noqa: S108 -- a path in the pod
     )  # fmt: skip
     sandbox = workload.container(
-        SANDBOX, image, command=("pinnace", "tools", "executor"), pull_policy=pull_policy, env=shared_env,
-        args=("--network",) if sessions.egress else (),
-        resources=sessions.resources.to_manifest() if sessions.resources else _SANDBOX_RESOURCES,
-        mounts=[workload.TMP, workload.SHM, *_SHARED], user=UNTRUSTED_USER,
+        SANDBOX, image, command=("pinnace", "tools", "executor"), args=("--network",) if sessions.egress else (),
+        pull_policy=pull_policy, env=(), user=UNTRUSTED_USER,
+        resources=_resources(sessions),
+        # Read-only, so that code can't put another socket in the agent's place.
+        mounts=[workload.TMP, {"name": "workspace", "mountPath": "/workspace"}, {**_SOCKET, "readOnly": True}],
     )  # fmt: skip
     pod = workload.pod(
-        [workload.with_probes(agent, ready_seconds=1), {**sandbox, **workload.stopping()}],
+        [workload.with_probes(agent, ready_seconds=1), sandbox],
         volumes=_volumes(names, sessions), grace_seconds=GRACE_SECONDS,
         runtime_class=sessions.runtime_class_name, pull_secrets=[each.name for each in spec.image_pull_secrets],
     )  # fmt: skip
+    # A group for the volumes would be one that both containers are in.
+    del pod["securityContext"]["fsGroup"], pod["securityContext"]["fsGroupChangePolicy"]
     # Said though it is the default: processes of one container must not see those of the other.
     pod["shareProcessNamespace"] = False
     return workload.deployment(session(identity), pod, replicas=replicas)
@@ -74,6 +68,24 @@ def service(identity: Identity) -> Object:
 
 def disruption_budget(identity: Identity) -> Object:
     return workload.disruption_budget(session(identity), Names(identity.name).session)
+
+
+def _resources(sessions: Sessions) -> dict[str, Any]:
+    """Of the untrusted container; the workspace is memory, so it is in the limit."""
+    if sessions.resources:
+        return sessions.resources.to_manifest()
+    memory = f"{_LEASE_MIB + sessions.workspace_mi_b}Mi"
+    return {
+        "requests": {"cpu": "50m", "memory": "128Mi"},
+        "limits": {"cpu": "1", "memory": memory, "ephemeral-storage": "256Mi"},
+    }
+
+
+def _environment() -> list[Object]:
+    return [
+        environment.plain("HOME", "/tmp"),  # noqa: S108 -- a path in the pod
+        {"name": "PINNACE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    ]
 
 
 def _settings(sessions: Sessions, servers: tuple[str, ...]) -> tuple[str, ...]:
@@ -88,8 +100,7 @@ def _volumes(names: Names, sessions: Sessions) -> list[Object]:
         # Each container has a /tmp of its own: what untrusted code writes never meets the agent.
         {"name": "agent-tmp", "emptyDir": {"sizeLimit": "64Mi"}},
         {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
         {"name": "socket", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "workspace", "emptyDir": {"medium": "Memory", "sizeLimit": f"{sessions.workspace_mi_b}Mi"}},
-        key_volume(names),
+        key_volume(names, mode=0o444),  # without a group, and mounted by the agent only
     ]

@@ -10,6 +10,7 @@ from pinnace_operator.api.toolsandbox import ToolSandboxSpec
 from pinnace_operator.api.toolserver import ServerVersion, ToolServer, Transport
 from pinnace_operator.builders import environment, workload
 from pinnace_operator.builders.identity import Identity
+from pinnace_operator.builders.networkpolicy import reaches_internet
 from pinnace_operator.builders.toolsandbox import SERVER, SERVER_PORT, Installation, Names, drain_seconds
 
 Object = dict[str, Any]
@@ -100,5 +101,7 @@ def _environment(server: ToolServer, wanted: ServerVersion) -> list[Object]:
         plain("PINNACE_TOOLS_SERVER", server.name),
         plain("PINNACE_TOOLS_VERSION", wanted.name),
         plain("PINNACE_SERVER_ENV", ",".join(declared)),
+        # Tools that need the internet say at once that they have none, instead of waiting for a policy's silence.
+        plain("PINNACE_INTERNET", "allowed" if reaches_internet(server.egress) else "denied"),
     ]
     return environment.merged(ours, [plain(each.name, each.value) for each in server.env])

@@ -22,6 +22,8 @@ SHRINK_SECONDS = 30
 SPENT_SECONDS = 15
 """An agent that was ready once and is unready for so long has done its work (recycle: Delete) or hangs."""
 
+_RESTARTS = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -103,10 +105,11 @@ def _shrinks_in(sandbox: Sandbox, size: Size, sessions: Sessions, armed: int) ->
 def _worn_out(sandbox: Sandbox, pods: list[Pod], spent: set[str]) -> tuple[tuple[Prune, ...], int | None]:
     """Pods to delete (the ReplicaSet replaces them), and seconds until one may be found to be."""
     gone, waits = [], []
+    others_serve = ready_pods(pods) > 0
     for pod in pods:
         if pod.deleting:
             continue
-        left = 0 if pod.name in spent else _worn_out_in(sandbox, pod)
+        left = 0 if pod.name in spent else _worn_out_in(sandbox, pod, others_serve=others_serve)
         if left:
             waits.append(left)
         elif left == 0:
@@ -117,12 +120,22 @@ def _worn_out(sandbox: Sandbox, pods: list[Pod], spent: set[str]) -> tuple[tuple
     return prunes, min(waits, default=None)
 
 
-def _worn_out_in(sandbox: Sandbox, pod: Pod) -> int | None:
-    """Seconds; 0 when it is, None when it is fine or starts."""
-    if pod.ready or not _was_ready(pod):
+def _worn_out_in(sandbox: Sandbox, pod: Pod, *, others_serve: bool) -> int | None:
+    """Seconds; 0 when it is, None when it is fine or starts.
+
+    A pod that never gets ready is replaced when others of the same make do serve: then it is this one that is broken,
+    and the kubelet's growing pauses between restarts would keep its place for minutes. When none serves, replacing
+    them would only hide what is wrong.
+    """
+    if pod.ready:
         return None
-    since = clock.parse((pod.condition("Ready", "False") or {}).get("lastTransitionTime"))
-    return clock.remaining(since, SPENT_SECONDS, sandbox.now)
+    if _was_ready(pod):
+        since = clock.parse((pod.condition("Ready", "False") or {}).get("lastTransitionTime"))
+        return clock.remaining(since, SPENT_SECONDS, sandbox.now)
+    if not others_serve:
+        return None
+    restarts = max((int(each.get("restartCount") or 0) for each in pod.containers()), default=0)
+    return 0 if restarts >= _RESTARTS else None
 
 
 def _was_ready(pod: Pod) -> bool:

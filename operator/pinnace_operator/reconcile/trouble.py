@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pinnace_operator.api.conditions import Reason, explain
 from pinnace_operator.api.outcome import Outcome
+from pinnace_operator.builders.sessions import SANDBOX
 from pinnace_operator.reconcile import clock
 from pinnace_operator.reconcile.pending import CONFIG, IMAGE, PATIENCE_SECONDS
 from pinnace_operator.reconcile.plan import Raw, Refusal
@@ -127,7 +128,8 @@ def _crashed(pod: Pod, container: Raw, ended: Raw, restarts: int) -> Trouble:
     if ended.get("reason") == "OOMKilled":
         fact = f"{where}, last because it used more than its memory limit"
         return Trouble(Reason.OUT_OF_MEMORY, told(Reason.OUT_OF_MEMORY, fact))
-    said = _last_words(str(ended.get("message", "")))
+    # The code in a sandbox can write its container's message.
+    said = "" if container.get("name") == SANDBOX else _last_words(str(ended.get("message", "")))
     fact = f"{where}, last with exit code {ended.get('exitCode', 'unknown')}" + (f": {said}" if said else "")
     # Our own processes name their remedy; it is better than the general one.
     message = fact if "emedy:" in fact else told(Reason.CRASH_LOOP, fact)

@@ -355,6 +355,17 @@ def test_situation(case: Case) -> None:
         assert plan.requeue_after == case.requeue
 
 
+def test_a_secret_of_tokens_that_is_missing_is_named() -> None:
+    stuck = pod("gateway", ready=False, state=waiting("ContainerCreating"))
+    mount = {
+        "reason": "FailedMount", "message": 'MountVolume.SetUp failed for volume "tokens": secret "mine" not found',
+        "involvedObject": {"name": stuck["metadata"]["name"]}, "lastTimestamp": at(-1),
+    }  # fmt: skip
+    ready, reason, message = status(decide(toolsandbox(), pods=(stuck,), warnings=(mount,)))
+    assert (ready, reason) == ("False", "PodConfigInvalid")
+    assert 'secret "mine" not found' in message
+
+
 def test_a_chain_of_backups_is_no_circle() -> None:
     tools = [
         {"name": "time.a", "backups": [{"tool": "b"}, {"tool": "c"}]},

@@ -71,7 +71,7 @@ def refused(error: str) -> Wait:
 def _image(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Wait | None:
     for container, waiting in pod.waiting():
         if waiting.get("reason") in IMAGE:
-            said = _event(warnings, pod, "Failed") or str(waiting.get("message", ""))
+            said = event_about(warnings, pod, "Failed") or str(waiting.get("message", ""))
             fact = f"Pod {pod.name} can't get the image {container.get('image', '')} ({waiting['reason']}): {said}"
             return Wait(Reason.IMAGE_PULL_FAILED, explain(Reason.IMAGE_PULL_FAILED, fact), stalled=True)
     return None
@@ -82,7 +82,7 @@ def _configuration(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Wait | 
         if waiting.get("reason") in CONFIG:
             fact = f"Container {container.get('name', '')} of pod {pod.name} can't start: {waiting.get('message', '')}"
             return Wait(Reason.POD_CONFIG_INVALID, explain(Reason.POD_CONFIG_INVALID, fact), stalled=True)
-    mount = _event(warnings, pod, "FailedMount")
+    mount = event_about(warnings, pod, "FailedMount")
     if mount and pod.status.get("phase") == "Pending" and "not found" in mount:
         fact = f"Pod {pod.name} can't start: {mount}"
         return Wait(Reason.POD_CONFIG_INVALID, explain(Reason.POD_CONFIG_INVALID, fact), stalled=True)
@@ -108,7 +108,7 @@ def _no_pods(warnings: Sequence[Raw]) -> Wait:
     return Wait(Reason.STARTING, "The pods are being created.")
 
 
-def _event(warnings: Sequence[Raw], pod: Pod, reason: str) -> str | None:
+def event_about(warnings: Sequence[Raw], pod: Pod, reason: str) -> str | None:
     """The newest message of that reason about the pod."""
     about = [
         each

@@ -10,7 +10,7 @@ from pinnace_operator.api.conditions import Reason, explain
 from pinnace_operator.api.outcome import Outcome
 from pinnace_operator.builders.sessions import SANDBOX
 from pinnace_operator.reconcile import clock
-from pinnace_operator.reconcile.pending import CONFIG, IMAGE, PATIENCE_SECONDS
+from pinnace_operator.reconcile.pending import CONFIG, IMAGE, PATIENCE_SECONDS, event_about
 from pinnace_operator.reconcile.plan import Raw, Refusal
 from pinnace_operator.reconcile.pods import Pod
 from pinnace_operator.reconcile.sandbox import Sandbox
@@ -59,7 +59,9 @@ def of(
     """
     if sandbox.spec.suspend:
         return None
-    return refused(sandbox.refusals(*objects)) or of_pods(pods, deployment, sandbox.now, slow=slow)
+    return refused(sandbox.refusals(*objects)) or of_pods(
+        pods, deployment, sandbox.observed.warnings, sandbox.now, slow=slow
+    )
 
 
 def refused(refusals: Sequence[Refusal]) -> Trouble | None:
@@ -77,12 +79,14 @@ def refused(refusals: Sequence[Refusal]) -> Trouble | None:
     return Trouble(reason, told(reason, worst.message))
 
 
-def of_pods(pods: Iterable[Pod], deployment: Raw | None, now: datetime, *, slow: Reason) -> Trouble | None:
+def of_pods(
+    pods: Iterable[Pod], deployment: Raw | None, warnings: Sequence[Raw], now: datetime, *, slow: Reason
+) -> Trouble | None:
     """The most telling reason why some pods are not ready; None when all are, or just start."""
     waiting = [pod for pod in pods if not pod.ready and not pod.deleting]
     for look in (_image, _configuration, _crash, _unschedulable):
         for pod in waiting:
-            found = look(pod, now)
+            found = look(pod, warnings, now)
             if found:
                 return found
     return _rejected(deployment) or next(filter(None, (_slow(pod, now, slow) for pod in waiting)), None)
@@ -95,7 +99,7 @@ def next_look(pods: Iterable[Pod], now: datetime) -> int | None:
     return min((each for each in left if each), default=None)
 
 
-def _image(pod: Pod, _now: datetime) -> Trouble | None:
+def _image(pod: Pod, _warnings: Sequence[Raw], _now: datetime) -> Trouble | None:
     for container, state in pod.waiting():
         if state.get("reason") in IMAGE:
             what = f"Pod {pod.name} can't get the image {container.get('image', '')} ({state['reason']})"
@@ -104,15 +108,19 @@ def _image(pod: Pod, _now: datetime) -> Trouble | None:
     return None
 
 
-def _configuration(pod: Pod, _now: datetime) -> Trouble | None:
+def _configuration(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Trouble | None:
     for container, state in pod.waiting():
         if state.get("reason") in CONFIG:
             fact = f"Container {container.get('name', '')} of pod {pod.name} can't start: {state.get('message', '')}"
             return Trouble(Reason.POD_CONFIG_INVALID, told(Reason.POD_CONFIG_INVALID, fact))
+    mount = event_about(warnings, pod, "FailedMount") if pod.status.get("phase") == "Pending" else None
+    if mount and "not found" in mount:
+        fact = f"Pod {pod.name} can't start: {mount}"
+        return Trouble(Reason.POD_CONFIG_INVALID, told(Reason.POD_CONFIG_INVALID, fact))
     return None
 
 
-def _crash(pod: Pod, _now: datetime) -> Trouble | None:
+def _crash(pod: Pod, _warnings: Sequence[Raw], _now: datetime) -> Trouble | None:
     for container in pod.containers():
         waiting = (container.get("state") or {}).get("waiting") or {}
         restarts = int(container.get("restartCount") or 0)
@@ -145,7 +153,7 @@ def _last_words(message: str) -> str:
     return typed[-1][:_SAID] if typed else ""
 
 
-def _unschedulable(pod: Pod, now: datetime) -> Trouble | None:
+def _unschedulable(pod: Pod, _warnings: Sequence[Raw], now: datetime) -> Trouble | None:
     condition = pod.condition("PodScheduled", "False")
     if not condition or condition.get("reason") != "Unschedulable":
         return None

@@ -113,6 +113,7 @@ class Observer:
             now=_now(),
             settings=self.settings,
             pods=tuple(pods),
+            warnings=tuple(await self._warnings_about(key.namespace, [("Pod", name) for name in _mounting(pods)])),
             children=tuple(children),
             loads=self._loads.get(uid),
             listening_since=self.listening_since,
@@ -150,11 +151,16 @@ class Observer:
         for each in jobset["spec"].get("replicatedJobs") or []:
             jobs = [f"{meta['name']}-{each['name']}-{index}" for index in range(int(each.get("replicas") or 1))]
             names += [("Job", job) for job in jobs]
-        names = names[:8] + [("Pod", name) for name in stuck[:_PODS_ASKED_ABOUT]]
+        return await self._warnings_about(
+            meta["namespace"], names[:8] + [("Pod", name) for name in stuck[:_PODS_ASKED_ABOUT]]
+        )
+
+    async def _warnings_about(self, namespace: str, objects: list[tuple[str, str]]) -> list[Object]:
+        """By kind and name."""
         warnings = []
-        for kind, name in names:
+        for kind, name in objects:
             fields = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
-            warnings += [each async for each in self._kube.list(EVENTS, meta["namespace"], fields=fields)]
+            warnings += [each async for each in self._kube.list(EVENTS, namespace, fields=fields)]
         return warnings
 
 
@@ -165,6 +171,18 @@ def _now() -> datetime.datetime:
 def _finished(resource: Object) -> bool:
     conditions = (resource.get("status") or {}).get("conditions") or []
     return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
+
+
+def _mounting(pods: list[Object]) -> list[str]:
+    """A few pods that have a node and whose containers are not there: what holds them back stands in Events only."""
+    names = []
+    for pod in pods:
+        status = pod.get("status") or {}
+        states = [each.get("state") or {} for each in status.get("containerStatuses") or []]
+        waits = {(each.get("waiting") or {}).get("reason") for each in states}
+        if status.get("phase") == "Pending" and "ContainerCreating" in waits:
+            names.append(pod["metadata"]["name"])
+    return names[:_PODS_ASKED_ABOUT]
 
 
 def _fine(pod: Object) -> bool:

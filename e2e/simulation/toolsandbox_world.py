@@ -204,7 +204,14 @@ class World:
             for pod_name, each in self.pods.items()
         )  # fmt: skip
         split = {"inFlight": calls, "queued": 0} if ready else {"inFlight": 0, "queued": calls}
-        return {"name": server, "version": name, "ready": ready, "state": "ready" if ready else "absent", **split}
+        return {
+            "name": server,
+            "version": name,
+            "ready": ready,
+            "state": "ready" if ready else "absent",
+            "tools": 2,
+            **split,
+        }
 
     # -- people ------------------------------------------------------------------------------------------------------
     def edit(self, number: int) -> None:

@@ -497,6 +497,16 @@ def test_reports_of_gateways_that_are_gone_do_not_count() -> None:
     assert stale.status["servers"][0]["desired"] == 1
 
 
+def test_a_gateway_that_does_not_know_the_tools_gets_a_pod_to_ask() -> None:
+    servers = [{**TWO[0], "scale": SCALE}]
+    idle = server_status(state="AtZero", reason="AtZero", desired=0)
+    resource = toolsandbox(servers=servers, status={"servers": [idle]})
+    fresh = load(serves(ready=0, state="absent", tools=None))
+    assert decide(resource, pods=(GATEWAY,), loads=(fresh,)).status["servers"][0]["desired"] == 1
+    knows = load(serves(ready=0, state="absent"))
+    assert decide(resource, pods=(GATEWAY,), loads=(knows,)).status["servers"][0]["desired"] == 0
+
+
 def test_gateways_scale_with_all_calls() -> None:
     gateway = {"scale": {"maxReplicas": 4, "targetInFlight": 10}}
     plan = decide(

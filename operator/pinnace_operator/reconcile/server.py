@@ -117,11 +117,17 @@ def _size(
     )
     before = sandbox.server_before(server.name, wanted.name)
     if before and before.state is not ServerState.DRAINING and not _was_suspended(before):
-        return resize(Size(replicas=before.desired, busy=before.last_busy_time), bounds, calls, sandbox.now)
+        needed = max(calls, 1) if calls is not None and _unlisted(sandbox, server, wanted) else calls
+        return resize(Size(replicas=before.desired, busy=before.last_busy_time), bounds, needed, sandbox.now)
     there = _replicas(deployment) if deployment and not (before and _was_suspended(before)) else None
     # At least one at first, also where none is needed later: the gateway has to learn its tools.
     first = max(1, wanted.replicas, scale.min_replicas) if there is None else there
     return Size(replicas=min(first, scale.max_replicas), busy=sandbox.now)
+
+
+def _unlisted(sandbox: Sandbox, server: ToolServer, wanted: ServerVersion) -> bool:
+    """Whether a gateway (one that has just started, say) does not know the tools yet: it needs a pod to ask."""
+    return any(load.tools is None for load in sandbox.server_loads(server.name, wanted.name))
 
 
 def _was_suspended(before: ServerStatus) -> bool:

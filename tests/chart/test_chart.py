@@ -188,11 +188,14 @@ def test_a_wrong_value_is_refused_by_name(render: Render, values: Object, named:
     "values", [{}, EVERYTHING, {"watchNamespaces": ["chart-a", "chart-b"]}], ids=["default", "everything", "namespaced"]
 )
 def test_the_api_server_accepts_the_installation(apiserver: ApiServer, render: Render, values: Object) -> None:
-    kubectl = Kubectl(apiserver.kubeconfig, namespace="pinnace-system")
     spaces = [_namespace(each) for each in ("pinnace-system", "chart-a", "chart-b")]
-    kubectl.apply(*spaces)
+    Kubectl(apiserver.kubeconfig, namespace="pinnace-system").apply(*spaces)
     # ServiceMonitors need the Prometheus operator's CRD.
-    kubectl.apply(*(each for each in render(**values) if each["kind"] != "ServiceMonitor"))
+    rendered = [each for each in render(**values) if each["kind"] != "ServiceMonitor"]
+    for namespace in sorted({each["metadata"].get("namespace", "pinnace-system") for each in rendered}):
+        # kubectl takes objects of one namespace at a time when it is told one.
+        kubectl = Kubectl(apiserver.kubeconfig, namespace=namespace)
+        kubectl.apply(*(e for e in rendered if e["metadata"].get("namespace", "pinnace-system") == namespace))
 
 
 def _namespace(name: str) -> Object:

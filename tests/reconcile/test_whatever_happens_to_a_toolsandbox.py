@@ -48,7 +48,7 @@ def check(world: World) -> ToolSandboxStatus:
     return status
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(worlds, stories)
 def test_no_story_removes_a_version_that_gets_calls_and_every_story_comes_to_rest(
     world: World, story: list[tuple[str, int]]
@@ -134,7 +134,7 @@ resources = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(resources, st.lists(pods, max_size=5), st.none() | loads)
 def test_any_observation_has_a_plan_that_is_the_same_the_second_time(
     resource: Object, seen: list[Object], told: Any

@@ -7,6 +7,7 @@ from typing import Any
 
 from pinnace_operator.api.progress import ProgressReport
 from pinnace_operator.api.status import JobStatus
+from pinnace_operator.api.toolsandbox_status import ToolSandboxStatus
 from pinnace_operator.reconcile import registry
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan
 
@@ -22,8 +23,31 @@ def decide(resource: Object, **facts: Any) -> Plan:
     plan = registry.reconcile(resource, observed)
     assert registry.reconcile(resource, observed) == plan
     assert (resource, observed) == before
+    if resource["kind"] == "ToolSandbox":
+        _check_service(resource, plan)
+    else:
+        _check_job(resource, plan)
+    return plan
+
+
+def _check_job(resource: Object, plan: Plan) -> None:
     JobStatus.from_manifest(dict(plan.status))
     assert len(plan.children) <= 1
     assert all(child["metadata"]["name"] == resource["metadata"]["name"] for child in plan.children)
     assert all("suspend" not in child["spec"] for child in plan.children)
-    return plan
+
+
+def _check_service(resource: Object, plan: Plan) -> None:
+    """Every child is the resource's own, under a name of its own; nothing is made and deleted at once; no finalizer."""
+    ToolSandboxStatus.from_manifest(dict(plan.status))
+    meta = resource["metadata"]
+    names = [(child["kind"], child["metadata"]["name"]) for child in plan.children]
+    assert len(set(names)) == len(names)
+    assert not {(prune.kind, prune.name) for prune in plan.prune} & set(names)
+    for child in plan.children:
+        (owner,) = child["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"]) == (meta["uid"], True)
+        assert child["metadata"]["namespace"] == meta["namespace"]
+        assert child["metadata"]["labels"]["pinnace.dev/uid"] == meta["uid"]
+    assert not plan.finalizer
+    assert "Secret" not in {kind for kind, _ in names}

@@ -6,10 +6,12 @@ import copy
 import json
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pinnace_operator.api.kinds import KINDS
 
 from e2e.apiserver import BIN, ApiServer
 from e2e.kube import CommandError, Kubectl
@@ -21,10 +23,12 @@ Manifest = dict[str, Any]
 @pytest.fixture(scope="session")
 def kubectl(apiserver: ApiServer) -> Kubectl:
     admin = Kubectl(apiserver.kubeconfig)
-    admin.run("apply", "--server-side", "-f", str(REPOSITORY / "crds" / "pinnace.dev_sftjobs.yaml"))
-    # Served, and published for `kubectl explain`: both follow the creation of the CRD.
-    admin.wait("the CRD is served", lambda: _answers(admin, "get", "sft"), timeout=60)
-    admin.wait("the schema is published", lambda: _answers(admin, "explain", "sftjob.spec"), timeout=60)
+    for path in sorted((REPOSITORY / "crds").glob("*.yaml")):
+        admin.run("apply", "--server-side", "-f", str(path))
+    for kind in KINDS:
+        # Served, and published for `kubectl explain`: both follow the creation of the CRD.
+        admin.wait("the CRD is served", partial(_answers, admin, "get", kind.short_names[0]), timeout=60)
+        admin.wait("the schema is published", partial(_answers, admin, "explain", f"{kind.plural}.spec"), timeout=60)
     admin.run("create", "namespace", "api-tests")
     return Kubectl(apiserver.kubeconfig, namespace="api-tests")
 
@@ -90,3 +94,19 @@ def patched(manifest: Manifest, patch: dict[str, Any]) -> Manifest:
 def job() -> Callable[[dict[str, Any]], Manifest]:
     """Makes the smallest valid job with a patch: dotted paths set, `...` removes."""
     return lambda patch: patched(smallest(), patch)
+
+
+def smallest_sandbox() -> Manifest:
+    """The smallest valid ToolSandbox."""
+    return {
+        "apiVersion": "pinnace.dev/v1alpha1",
+        "kind": "ToolSandbox",
+        "metadata": {"name": "tools"},
+        "spec": {"servers": [{"name": "time", "catalogue": "time"}]},
+    }
+
+
+@pytest.fixture
+def sandbox() -> Callable[[dict[str, Any]], Manifest]:
+    """Makes the smallest valid ToolSandbox with a patch: dotted paths set, `...` removes."""
+    return lambda patch: patched(smallest_sandbox(), patch)

@@ -57,7 +57,7 @@ def _spec(field: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_tables_cover_every_field_of_the_spec() -> None:
-    (kind,) = KINDS
+    kind = next(each for each in KINDS if each.name == "SFTJob")
     assert set(IMMUTABLE) == set(kind.immutable)
     fields = {field.alias or name for name, field in kind.model.model_fields["spec"].annotation.model_fields.items()}
     assert {field.split(".")[0] for field in [*IMMUTABLE, *MUTABLE]} == fields

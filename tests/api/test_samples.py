@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from pinnace_operator.api.sft import SFTJob
+from pinnace_operator.api.kinds import KINDS
 
 from e2e.kube import Kubectl
 
 SAMPLES = Path(__file__).parents[2] / "crds" / "samples"
+MODELS: dict[str, Any] = {kind.name: kind.model for kind in KINDS}
 DOCUMENTS = [
     pytest.param(manifest, id=f"{path.stem}-{manifest['metadata']['name']}")
     for path in sorted(SAMPLES.glob("*.yaml"))
@@ -23,6 +24,7 @@ DOCUMENTS = [
 def test_there_are_samples_for_the_documented_uses() -> None:
     names = {path.stem for path in SAMPLES.glob("*.yaml")}
     assert names >= {"sft-demo", "sft-two-pods", "sft-lora", "sft-from-s3-sharded", "sft-qwen3-4b", "sft-pipeline"}
+    assert names >= {"toolsandbox-small", "toolsandbox-demo", "toolsandbox-canary"}
 
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -35,10 +37,10 @@ def test_kubectl_applies_a_sample(kubectl: Kubectl, path: Path) -> None:
 @pytest.mark.parametrize("manifest", DOCUMENTS)
 def test_python_fills_in_the_defaults_that_the_api_server_does(kubectl: Kubectl, manifest: dict[str, Any]) -> None:
     stored = json.loads(kubectl.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(manifest)))
-    assert SFTJob.from_manifest(manifest).spec.to_manifest() == stored["spec"]
+    assert MODELS[manifest["kind"]].from_manifest(manifest).spec.to_manifest() == stored["spec"]
 
 
 @pytest.mark.parametrize("manifest", DOCUMENTS)
 def test_what_the_api_server_stored_is_read_back_unchanged(kubectl: Kubectl, manifest: dict[str, Any]) -> None:
     stored = json.loads(kubectl.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(manifest)))
-    assert SFTJob.from_manifest(stored).spec == SFTJob.from_manifest(manifest).spec
+    assert MODELS[manifest["kind"]].from_manifest(stored).spec == MODELS[manifest["kind"]].from_manifest(manifest).spec

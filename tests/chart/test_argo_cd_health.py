@@ -1,4 +1,4 @@
-"""What Argo CD shows for an SFTJob: one row a status, run by a real Lua."""
+"""What Argo CD shows for our kinds: one row a status, run by a real Lua."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import pytest
 from lupa import LuaRuntime
 from pinnace_operator.reconcile.plan import OperatorSettings
 
+from e2e.simulation import toolsandbox as tools
 from e2e.simulation.decide import decide
 from e2e.simulation.objects import OUTPUT, Object, ended, jobset, outcome, pod, sftjob, started, waiting
 
-SCRIPT = (Path(__file__).parents[2] / "charts" / "pinnace" / "argocd" / "sftjob.lua").read_text()
+SCRIPTS = Path(__file__).parents[2] / "charts" / "pinnace" / "argocd"
 DONE = ended(0, message=outcome(0, "Completed", output=OUTPUT))
 
 
 def health(resource: Object) -> tuple[str, str]:
     lua = LuaRuntime(unpack_returned_tuples=True)
     lua.globals().obj = _table(lua, resource)
-    result = lua.execute(SCRIPT)
+    result = lua.execute((SCRIPTS / f"{resource['kind'].lower()}.lua").read_text())
     return str(result.status), str(result.message)
 
 
@@ -36,6 +37,16 @@ def reconciled(job: Object, **facts: Any) -> Object:
 
 
 DONE_POD = pod(phase="Succeeded", trainer=DONE)
+
+
+def serving(*servers: Object) -> Object:
+    """A ToolSandbox whose gateway serves, with these pods of its server."""
+    told = tools.load(tools.serves(), tools=2 * len(servers))
+    return reconciled(tools.toolsandbox(), pods=(tools.pod("gateway"), *servers), loads=(told,))
+
+
+OLD: Object = {"observedGeneration": 0, "conditions": [{"type": "Ready", "status": "True", "reason": "Available"}]}
+NO_IMAGE = tools.pod("server", server="time", ready=False, state=waiting("ErrImagePull"))
 PULL = pod(phase="Pending", init=waiting("ImagePullBackOff"))
 CASES: list[tuple[str, Object, str, str]] = [
     ("no status yet", sftjob(), "Progressing", "operator"),
@@ -55,6 +66,14 @@ CASES: list[tuple[str, Object, str, str]] = [
         "Healthy", "Completed",
     ),
     ("failed", reconciled(sftjob(nonsense=1)), "Degraded", "InvalidSpec"),
+    ("tools without status", tools.toolsandbox(), "Progressing", "operator"),
+    ("tools of an old generation", tools.toolsandbox(status=OLD), "Progressing", "generation 1"),
+    ("tools start", reconciled(tools.toolsandbox()), "Progressing", "Starting"),
+    ("tools serve", serving(tools.pod("server", server="time")), "Healthy", "2 tools serve"),
+    ("tools serve partly", serving(), "Progressing", "Starting"),
+    ("a server fails", serving(NO_IMAGE), "Degraded", "ImagePullFailed"),
+    ("tools are suspended", reconciled(tools.toolsandbox(suspend=True)), "Suspended", "spec.suspend"),
+    ("tools can't work", reconciled(tools.toolsandbox(nonsense=1)), "Degraded", "InvalidSpec"),
 ]  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from pinnace_operator.builders import gateway
+from pinnace_operator.builders.identity import Identity
 from pinnace_operator.runtime.settings import PREFIX, Settings, load
 
 from e2e.apiserver import BIN, ApiServer
@@ -23,6 +25,7 @@ EVERYTHING: Object = {
     "networkPolicy": {"enabled": True, "egressPorts": [6443]}, "settings": {"workers": 8},
     "storage": {"endpoint": "https://s3.example.com", "bucket": "pinnace", "prefix": "p", "region": "r"},
     "image": {"registry": "r.example.com", "tag": "9", "pullPolicy": "Always", "pullSecrets": ["login"]},
+    "toolGateways": [{"namespace": "team", "name": "tools"}], "gatewayEgressPorts": [443],
     "nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "priorityClassName": "high",
     "podAnnotations": {"note": "x"}, "serviceAccount": {"annotations": {"note": "x"}}, "affinity": {"nodeAffinity": {}},
 }  # fmt: skip
@@ -53,8 +56,8 @@ def test_lint_finds_nothing() -> None:
 
 def test_the_default_installation(render: Render) -> None:
     assert render().kinds() == [
-        "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment",
-        "NetworkPolicy", "Role", "RoleBinding", "Service", "ServiceAccount",
+        "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition",
+        "CustomResourceDefinition", "Deployment", "NetworkPolicy", "Role", "RoleBinding", "Service", "ServiceAccount",
     ]  # fmt: skip
 
 
@@ -64,6 +67,7 @@ def test_the_operator_understands_the_environment_that_the_chart_sets(render: Re
     assert plain.pods_progress_url == "https://pinnace-operator.from-the-pod.svc:8443"
     assert (full.watch_namespaces, full.workers, full.no_progress_seconds) == (("a", "b"), 8, 60)
     assert (full.image_registry, full.image_tag, full.image_pull_policy) == ("r.example.com", "9", "Always")
+    assert (plain.gateway_egress_ports, full.gateway_egress_ports) == ((443, 6443), (443,))
     storage = (full.storage_endpoint, full.storage_bucket, full.storage_prefix, full.storage_region)
     assert storage == ("https://s3.example.com", "pinnace", "p", "r")
 
@@ -93,15 +97,44 @@ def test_the_operator_has_no_more_rights_than_it_needs(render: Render, namespace
     serving = [set(rules(rendered.one("Role", namespace=each))) for each in namespaces] or [cluster]
     if namespaces:
         assert cluster == {("authentication.k8s.io", "tokenreviews", (), "create")}
+    writing = ("create", "update", "patch", "delete")
     for granted in serving:
-        assert not {each for each in granted if each[1] in ("secrets", "configmaps", "pods/exec", "serviceaccounts")}
-        writes = {each[:2] for each in granted if each[3] in ("create", "update", "patch", "delete")}
+        writes = {each[:2] for each in granted if each[3] in writing}
         assert writes - {("authentication.k8s.io", "tokenreviews")} == {
             ("pinnace.dev", "sftjobs"), ("pinnace.dev", "sftjobs/status"), ("pinnace.dev", "sftjobs/finalizers"),
-            ("jobset.x-k8s.io", "jobsets"), ("", "events"),
+            ("pinnace.dev", "toolsandboxes/status"), ("pinnace.dev", "toolsandboxes/finalizers"),
+            ("jobset.x-k8s.io", "jobsets"), ("", "events"), ("", "pods"), ("apps", "deployments"), ("", "services"),
+            ("", "configmaps"), ("", "serviceaccounts"), ("", "secrets"),
+            ("networking.k8s.io", "networkpolicies"), ("policy", "poddisruptionbudgets"),
+            ("rbac.authorization.k8s.io", "roles"), ("rbac.authorization.k8s.io", "rolebindings"),
         }  # fmt: skip
-        assert not {each for each in granted if each[1] == "sftjobs" and each[3] in ("create", "update", "delete")}
+        assert {each[3] for each in granted if each[1] == "secrets"} == {"create"}, "Secrets are never read"
+        assert {each[3] for each in granted if each[1] == "pods"} == {"get", "list", "watch", "delete"}
+        ours = {each for each in granted if each[1] in ("sftjobs", "toolsandboxes")}
+        assert not {each for each in ours if each[3] in ("create", "update", "delete")}
+        forbidden = {"pods/exec", "pods/log", "clusterroles", "clusterrolebindings", "nodes"}
+        assert not {each for each in granted if each[1] in forbidden or each[3] in ("escalate", "bind", "impersonate")}
         assert not {each for each in granted if "*" in each[:2] or each[3] == "*"}
+
+
+def test_the_operator_holds_every_right_that_it_gives_to_gateways(render: Render) -> None:
+    """Or the API server refuses the Role, since the operator may not escalate."""
+    held = {each[:2] + each[3:] for each in rules(render().one("ClusterRole", "pinnace-operator-pinnace-system"))}
+    role = gateway.rights(Identity(kind="ToolSandbox", namespace="team", name="tools", uid="u"))[1]
+    assert {each[:2] + each[3:] for each in rules(role)} <= held
+
+
+def test_gateways_that_review_tokens_are_named_in_the_values(render: Render) -> None:
+    assert "pinnace-tools-gateway" not in str(render())
+    rendered = render(toolGateways=[{"namespace": "team", "name": "tools"}])
+    binding = rendered.one("ClusterRoleBinding", "pinnace-tools-gateway-pinnace-system")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "namespace": "team", "name": "tools-gateway"}]
+    granted = set(rules(rendered.one("ClusterRole", "pinnace-tools-gateway-pinnace-system")))
+    assert granted == {("authentication.k8s.io", "tokenreviews", (), "create")}
+
+
+def test_the_operators_own_namespace_holds_its_ca(render: Render) -> None:
+    rendered = render()
     own = set(rules(rendered.one("Role", "pinnace-operator", "pinnace-system")))
     assert {each for each in own if each[1] == "secrets"} == {
         ("", "secrets", (), "create"), ("", "secrets", ("pinnace-progress-tls",), "get"),
@@ -114,6 +147,8 @@ def test_users_can_not_write_the_status(render: Render) -> None:
     for name in ("pinnace-edit", "pinnace-view"):
         written = {each[3] for each in rules(rendered.one("ClusterRole", name)) if each[1].endswith("/status")}
         assert written <= {"get", "list", "watch"}
+    scaled = {each[3] for each in rules(rendered.one("ClusterRole", "pinnace-edit")) if each[1].endswith("/scale")}
+    assert scaled == {"get", "update", "patch"}
     assert {each[3] for each in rules(rendered.one("ClusterRole", "pinnace-view"))} == {"get", "list", "watch"}
     assert "pinnace-view" not in str(render(userRoles=False))
 
@@ -141,6 +176,8 @@ def test_only_the_two_ports_can_be_reached(render: Render) -> None:
     ({"storage": {"endpoint": "s3.example.com"}}, "endpoint"),
     ({"storage": {"accessKeyId": "AKIA"}}, "accessKeyId"),
     ({"progressUrl": "http://insecure"}, "progressUrl"),
+    ({"toolGateways": [{"name": "tools"}]}, "namespace"),
+    ({"gatewayEgressPorts": [0]}, "gatewayEgressPorts"),
 ])  # fmt: skip
 def test_a_wrong_value_is_refused_by_name(render: Render, values: Object, named: str) -> None:
     with pytest.raises(RuntimeError, match=named):
@@ -151,11 +188,14 @@ def test_a_wrong_value_is_refused_by_name(render: Render, values: Object, named:
     "values", [{}, EVERYTHING, {"watchNamespaces": ["chart-a", "chart-b"]}], ids=["default", "everything", "namespaced"]
 )
 def test_the_api_server_accepts_the_installation(apiserver: ApiServer, render: Render, values: Object) -> None:
+    spaces = [_namespace(each) for each in ("pinnace-system", "chart-a", "chart-b")]
+    Kubectl(apiserver.kubeconfig, namespace="pinnace-system").apply(*spaces)
     # ServiceMonitors need the Prometheus operator's CRD.
-    manifests = [each for each in render(**values) if each["kind"] != "ServiceMonitor"]
-    for name in ("pinnace-system", "chart-a", "chart-b"):
-        mine = (each for each in manifests if each["metadata"].get("namespace", "pinnace-system") == name)
-        Kubectl(apiserver.kubeconfig, namespace=name).apply(_namespace(name), *mine)
+    rendered = [each for each in render(**values) if each["kind"] != "ServiceMonitor"]
+    for namespace in sorted({each["metadata"].get("namespace", "pinnace-system") for each in rendered}):
+        # kubectl takes objects of one namespace at a time when it is told one.
+        kubectl = Kubectl(apiserver.kubeconfig, namespace=namespace)
+        kubectl.apply(*(e for e in rendered if e["metadata"].get("namespace", "pinnace-system") == namespace))
 
 
 def _namespace(name: str) -> Object:

@@ -100,6 +100,10 @@ class Reason(StrEnum):
     SCALING = "Scaling"
     DRAINING = "Draining"
     UNAVAILABLE = "Unavailable"
+    AT_ZERO = "AtZero"
+    CRASH_LOOP = "CrashLoop"
+    CONTRACT_FAILED = "ContractFailed"
+    GATEWAY_SILENT = "GatewaySilent"
 
 
 @dataclass(frozen=True)
@@ -250,14 +254,32 @@ REASONS: dict[Reason, ReasonDoc] = {
     Reason.UNAVAILABLE: ReasonDoc(
         "At least one tool has no replica and no backup.", "read the tool's condition and its pods' log"
     ),
+    Reason.AT_ZERO: ReasonDoc("The server is idle and has no pods; the next call starts one and is held meanwhile."),
+    Reason.CRASH_LOOP: ReasonDoc(
+        "A container ends again and again soon after its start.",
+        "read its log (kubectl logs --previous) and correct the server's image, command, args or env",
+    ),
+    Reason.CONTRACT_FAILED: ReasonDoc(
+        "The server runs, but its contract test fails: its tools can't be listed, or the test call goes wrong.",
+        "read the server's log; check its name in the catalogue, env, envFrom and egress",
+    ),
+    Reason.GATEWAY_SILENT: ReasonDoc(
+        "The gateway's pods run, but none reports to the operator.",
+        "allow traffic from the gateway to the operator's port 8443 (NetworkPolicies of both namespaces), "
+        "and read the gateway's log",
+    ),
 }
 
 
-def explain(reason: Reason, fact: str = "") -> str:
-    """A message for people: the fact (or what the reason means), then the remedy where there is one."""
+def explain(reason: Reason, fact: str = "", *, remedy: str | None = None) -> str:
+    """A message for people: the fact (or what the reason means), then the remedy where there is one.
+
+    `remedy` stands in for the usual one where a kind has other fields to change.
+    """
     doc = REASONS[reason]
     text = (fact or doc.meaning).strip().rstrip(".")
-    return f"{text}. Remedy: {doc.remedy}." if doc.remedy else f"{text}."
+    remedy = remedy or doc.remedy
+    return f"{text}. Remedy: {remedy}." if remedy else f"{text}."
 
 
 class Condition(ApiModel):

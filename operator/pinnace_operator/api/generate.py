@@ -31,6 +31,8 @@ def crd(kind: Kind) -> dict[str, Any]:
     schema["required"] = ["spec"]
     schema["properties"]["status"].pop("default", None)
     schema[VALIDATIONS] = [*schema[VALIDATIONS], *(immutability(field).to_schema() for field in kind.immutable)]
+    subresources: dict[str, Any] = {"status": {}, **({"scale": kind.scale.to_schema()} if kind.scale else {})}
+    selectable = [{"jsonPath": path} for path in kind.selectable]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -51,9 +53,9 @@ def crd(kind: Kind) -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": subresources,
                     "additionalPrinterColumns": [column.to_schema() for column in kind.columns],
-                    "selectableFields": [{"jsonPath": path} for path in kind.selectable],
+                    **({"selectableFields": selectable} if selectable else {}),
                     "schema": {"openAPIV3Schema": schema},
                 }
             ],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pinnace_operator.api.base import ApiModel, Rule
 from pinnace_operator.api.sft import SFTJob
+from pinnace_operator.api.toolsandbox import ToolSandbox
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,29 @@ JOB_COLUMNS = (
     Column("Output", ".status.output.uri", wide=True, description="Where the result is"),
 )
 
+SANDBOX_COLUMNS = (
+    Column("Ready", '.status.conditions[?(@.type=="Ready")].status', description="Whether tools can be called"),
+    Column("Tools", ".status.tools", "integer", description="Tools that agents can call"),
+    Column("Servers", ".status.serversReady", description="Servers that serve, and all of them"),
+    Column("Sessions", ".status.sessions.inUse", description="Sandboxes leased, and the most that there may be"),
+    Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', description="Why it is, or is not, ready"),
+    AGE,
+    Column("Endpoint", ".status.endpoint", wide=True, description="The address for agents"),
+    Column("Gateways", ".status.gateway.ready", "integer", wide=True, description="Gateways that serve"),
+    Column("Warm", ".status.sessions.free", "integer", wide=True, description="Sandboxes that are free"),
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What `kubectl scale` reads and writes."""
+
+    spec: str
+    status: str
+
+    def to_schema(self) -> dict[str, str]:
+        return {"specReplicasPath": self.spec, "statusReplicasPath": self.status}
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -55,6 +79,7 @@ class Kind:
     immutable: tuple[str, ...]
     columns: tuple[Column, ...] = JOB_COLUMNS
     selectable: tuple[str, ...] = (".spec.queueName", ".status.state")
+    scale: Scale | None = None
 
     @property
     def name(self) -> str:
@@ -91,5 +116,14 @@ KINDS = (
             "storage",
             "queueName",
         ),
+    ),
+    Kind(
+        ToolSandbox,
+        plural="toolsandboxes",
+        short_names=("tsb",),
+        immutable=(),
+        columns=SANDBOX_COLUMNS,
+        selectable=(),
+        scale=Scale(".spec.sessions.warm", ".status.sessions.free"),
     ),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pinnace_operator.api.base import API_VERSION
 
@@ -20,6 +21,18 @@ class Identity:
     name: str
     uid: str
     generation: int = 0
+
+    @classmethod
+    def of(cls, resource: Mapping[str, Any]) -> Self:
+        """Of a custom resource as the API server returns it."""
+        meta = resource["metadata"]
+        return cls(
+            kind=str(resource["kind"]),
+            namespace=str(meta["namespace"]),
+            name=str(meta["name"]),
+            uid=str(meta["uid"]),
+            generation=int(meta.get("generation", 0)),
+        )
 
     @property
     def run_path(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -11,25 +10,17 @@ from pinnace_operator.api.conditions import ConditionType, Reason, explain
 from pinnace_operator.api.shared import DeletionPolicy
 from pinnace_operator.api.status import JobStatus
 from pinnace_operator.builders.identity import Identity
-from pinnace_operator.reconcile import afterlife, events, life, status
+from pinnace_operator.reconcile import afterlife, events, invalid, life, status
 from pinnace_operator.reconcile.conditions import Conditions
 from pinnace_operator.reconcile.job import Job, JobType
 from pinnace_operator.reconcile.jobset import JobSet
 from pinnace_operator.reconcile.plan import Observed, Plan, Raw
 
-_PROBLEMS = 5
-
 
 def decide(type_: JobType, resource: Raw, observed: Observed) -> Plan:
     """What to do. Depends on nothing but its arguments, and never on what happened in which order."""
     meta = resource["metadata"]
-    identity = Identity(
-        kind=str(resource["kind"]),
-        namespace=str(meta["namespace"]),
-        name=str(meta["name"]),
-        uid=str(meta["uid"]),
-        generation=int(meta.get("generation", 0)),
-    )
+    identity = Identity.of(resource)
     before = status.read(resource.get("status"))
     try:
         spec = type_.parse(resource)
@@ -59,8 +50,7 @@ def _invalid(
     """A spec that the API server let through (an older CRD, a rule that CEL can't say) and that can't work."""
     if deleting or afterlife.is_final(before):
         return Plan(status=before.to_manifest())
-    fact = "; ".join(_problem(dict(each)) for each in error.errors(include_url=False, include_input=False)[:_PROBLEMS])
-    message = explain(Reason.INVALID_SPEC, fact)
+    message = explain(Reason.INVALID_SPEC, invalid.problems(error))
     conditions = Conditions(before.conditions, now=observed.now, generation=identity.generation)
     conditions.set(ConditionType.PROGRESSING, False, Reason.INVALID_SPEC, message)
     conditions.set(ConditionType.FAILED, True, Reason.INVALID_SPEC, message)
@@ -76,8 +66,3 @@ def _invalid(
     prune = (ours.prune(),) if ours and ours.owned_by(identity) and not ours.deleting else ()
     after = JobStatus.model_validate(after.model_dump())
     return Plan(status=after.to_manifest(), prune=prune, events=events.between(before, after, None))
-
-
-def _problem(error: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    return f"{where}: {error['msg']}" if where else str(error["msg"])

@@ -23,8 +23,8 @@ def _changes(before: JobStatus, after: JobStatus) -> Iterator[EventRecord]:
     if now is None or (then is not None and then.reason is now.reason):
         return
     warning = REASONS[now.reason].remedy is not None
-    key = f"reason/{now.reason}/{after.attempt}/{_digest(now.message)}"
-    yield _event(now.reason, now.message or REASONS[now.reason].meaning, key, warning=warning)
+    key = f"reason/{now.reason}/{after.attempt}/{digest(now.message)}"
+    yield record(now.reason, now.message or REASONS[now.reason].meaning, key, warning=warning)
 
 
 def _failures(before: JobStatus, after: JobStatus) -> Iterator[EventRecord]:
@@ -32,12 +32,12 @@ def _failures(before: JobStatus, after: JobStatus) -> Iterator[EventRecord]:
     if failure and failure != before.last_failure:
         where = f"Pod {failure.pod}" + (f", container {failure.container}" if failure.container else "")
         key = f"failure/{failure.pod}/{failure.container}/{failure.reason}"
-        yield _event(failure.reason, f"{where}: {failure.message}", key, warning=True)
+        yield record(failure.reason, f"{where}: {failure.message}", key, warning=True)
 
 
 def _reported(report: ProgressReport | None) -> Iterator[EventRecord]:
     for each in report.events if report else ():
-        key = f"reported/{report.attempt if report else 0}/{each.reason}/{_digest(each.message)}"
+        key = f"reported/{report.attempt if report else 0}/{each.reason}/{digest(each.message)}"
         yield EventRecord(type=each.type, reason=each.reason, message=each.message[:_LONGEST], key=key)
 
 
@@ -45,10 +45,12 @@ def _progressing(status: JobStatus) -> Condition | None:
     return find(status.conditions, ConditionType.PROGRESSING)
 
 
-def _event(reason: Reason, message: str, key: str, *, warning: bool) -> EventRecord:
+def record(reason: Reason, message: str, key: str, *, warning: bool) -> EventRecord:
+    """An Event of a reason of the closed list."""
     kind = "Warning" if warning else "Normal"
     return EventRecord(type=kind, reason=str(reason), message=message[:_LONGEST], key=key)  # type: ignore[arg-type]  # one of the two
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """A short name for a text, for keys."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -14,8 +14,8 @@ from pinnace_operator.reconcile.pods import Pod
 PATIENCE_SECONDS = 300
 """How long an unschedulable pod may be a matter of an autoscaler before it is one of a person."""
 
-_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
-_CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"}
+IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def refused(error: str) -> Wait:
 
 def _image(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Wait | None:
     for container, waiting in pod.waiting():
-        if waiting.get("reason") in _IMAGE:
-            said = _event(warnings, pod, "Failed") or str(waiting.get("message", ""))
+        if waiting.get("reason") in IMAGE:
+            said = event_about(warnings, pod, "Failed") or str(waiting.get("message", ""))
             fact = f"Pod {pod.name} can't get the image {container.get('image', '')} ({waiting['reason']}): {said}"
             return Wait(Reason.IMAGE_PULL_FAILED, explain(Reason.IMAGE_PULL_FAILED, fact), stalled=True)
     return None
@@ -79,10 +79,10 @@ def _image(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Wait | None:
 
 def _configuration(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Wait | None:
     for container, waiting in pod.waiting():
-        if waiting.get("reason") in _CONFIG:
+        if waiting.get("reason") in CONFIG:
             fact = f"Container {container.get('name', '')} of pod {pod.name} can't start: {waiting.get('message', '')}"
             return Wait(Reason.POD_CONFIG_INVALID, explain(Reason.POD_CONFIG_INVALID, fact), stalled=True)
-    mount = _event(warnings, pod, "FailedMount")
+    mount = event_about(warnings, pod, "FailedMount")
     if mount and pod.status.get("phase") == "Pending" and "not found" in mount:
         fact = f"Pod {pod.name} can't start: {mount}"
         return Wait(Reason.POD_CONFIG_INVALID, explain(Reason.POD_CONFIG_INVALID, fact), stalled=True)
@@ -108,7 +108,7 @@ def _no_pods(warnings: Sequence[Raw]) -> Wait:
     return Wait(Reason.STARTING, "The pods are being created.")
 
 
-def _event(warnings: Sequence[Raw], pod: Pod, reason: str) -> str | None:
+def event_about(warnings: Sequence[Raw], pod: Pod, reason: str) -> str | None:
     """The newest message of that reason about the pod."""
     about = [
         each

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from pinnace_operator.api.load import LoadReport
 from pinnace_operator.api.progress import ProgressReport
 
 Raw = Mapping[str, Any]
@@ -42,11 +43,35 @@ class OperatorSettings:
     storage: StorageDefaults = field(default_factory=StorageDefaults)
     no_progress_seconds: int = 3600
     """A running job without a new step for so long is Stalled/NoProgress; 0 turns that off."""
+    gateway_egress_ports: tuple[int, ...] = (443, 6443)
+    """TCP ports that tool gateways may reach anywhere: the API server's, after address translation, and S3's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What one gateway said last, and when it was received."""
+
+    report: LoadReport
+    received: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a child could not be applied."""
+
+    message: str
+    conflict: bool = False
+    """Its name belongs to somebody else's object."""
+    passing: bool = False
+    """It goes away by itself: the object of a predecessor is being deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """The facts about one job. Whatever is not known is absent, and the next reconcile sees more."""
+    """The facts about one resource. Whatever is not known is absent, and the next reconcile sees more.
+
+    Jobs have a JobSet, reports of progress and upstreams; services have children of many kinds and reports of load.
+    """
 
     now: datetime
     """The only clock; aware, whole seconds."""
@@ -67,6 +92,14 @@ class Observed:
     """By (kind, name): the resources of `references(resource)`, None when there is no such resource."""
     apply_error: str | None = None
     """What the API server answered when the last plan's children were refused (403, 422); None when they were not."""
+    children: tuple[Raw, ...] = ()
+    """Of a service: every object of the registry's child kinds labelled with its UID; `kind` is always set."""
+    loads: tuple[Load, ...] = ()
+    """The latest report of each gateway of a service, however old."""
+    listening_since: datetime | None = None
+    """Since when this operator has accepted reports: silence before that says nothing."""
+    refused: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)
+    """By (kind, name): children of the last plan that were refused, when this plan is about saying so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +112,21 @@ class Prune:
     uid: str
     propagation: Literal["Foreground", "Background"] = "Foreground"
     """Foreground keeps the object visible until its pods are gone, so that no second gang can start meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretRequest:
+    """A Secret that must exist, with random values that only the runtime makes and nobody in the operator reads.
+
+    A decision can't be random, and must not know a secret: so it asks for one. It is created when there is none of
+    that name, and never read, changed or compared.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    """Each gets a value of its own: 32 random bytes in URL-safe base64."""
+    labels: Raw
+    owner_reference: Raw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +144,14 @@ class EventRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to do now. Order: finalizer, prune, children, events, status. Doing it twice is harmless."""
+    """What to do now. Order: finalizer, prune, secrets, children, events, status. Doing it twice is harmless."""
 
     status: Raw
     """The whole desired `.status`; written to the status subresource only where it differs from the present one."""
     children: tuple[Raw, ...] = ()
     """Manifests for server-side apply with force, in the resource's namespace."""
     prune: tuple[Prune, ...] = ()
+    secrets: tuple[SecretRequest, ...] = ()
     events: tuple[EventRecord, ...] = ()
     requeue_after: int | None = None
     """Seconds until time alone changes the plan; None when only an event can."""

@@ -46,8 +46,12 @@ class Pod:
         return str(self.raw["metadata"].get("name", ""))
 
     @property
-    def _labels(self) -> Raw:
+    def labels(self) -> Raw:
         return self.raw["metadata"].get("labels") or {}
+
+    @property
+    def uid(self) -> str:
+        return str(self.raw["metadata"].get("uid", ""))
 
     @property
     def status(self) -> Raw:
@@ -55,12 +59,12 @@ class Pod:
 
     @property
     def rank(self) -> int:
-        text = str(self._labels.get(RANK, "0"))
+        text = str(self.labels.get(RANK, "0"))
         return int(text) if text.isdecimal() else 0
 
     @property
     def restart(self) -> int:
-        text = str(self._labels.get(RESTART_LABEL, "0"))
+        text = str(self.labels.get(RESTART_LABEL, "0"))
         return int(text) if text.isdecimal() else 0
 
     @property
@@ -78,11 +82,16 @@ class Pod:
 
     def of(self, jobset: JobSet) -> bool:
         """Of that JobSet's present attempt."""
-        return self._labels.get(JOBSET_UID) == jobset.uid and self.restart == jobset.restarts
+        return self.labels.get(JOBSET_UID) == jobset.uid and self.restart == jobset.restarts
 
     def condition(self, type_: str, status: str = "True") -> Raw | None:
         conditions = self.status.get("conditions") or ()
         return next((each for each in conditions if each.get("type") == type_ and each.get("status") == status), None)
+
+    @property
+    def ready(self) -> bool:
+        """It gets traffic."""
+        return self.condition("Ready") is not None
 
     def at_work(self, container: str) -> bool:
         """That container runs or has ended well; the pod's phase follows a moment later."""

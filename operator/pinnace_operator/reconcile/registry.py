@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pinnace_operator.reconcile import sft
+from pinnace_operator.reconcile import sft, toolsandbox
 from pinnace_operator.reconcile.plan import Observed, Plan, Raw
 
 
@@ -17,9 +17,25 @@ class ChildKind:
     api_version: str
     kind: str
     plural: str
+    listed: bool = True
+    """Whether its objects are facts of a service: watched, and read before each decision."""
+    orphaned: bool = False
+    """Whether a resync deletes those whose owner is gone, should the garbage collector not have done it."""
 
 
-JOBSET = ChildKind("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets")
+JOBSET = ChildKind("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets", orphaned=True)
+SERVICE_CHILDREN = (
+    ChildKind("v1", "ConfigMap", "configmaps"),
+    ChildKind("v1", "ServiceAccount", "serviceaccounts"),
+    ChildKind("v1", "Service", "services", orphaned=True),
+    ChildKind("rbac.authorization.k8s.io/v1", "Role", "roles"),
+    ChildKind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
+    ChildKind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", orphaned=True),
+    ChildKind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", orphaned=True),
+    ChildKind("apps/v1", "Deployment", "deployments", orphaned=True),
+    # Facts of every kind, and deleted when worn out; never applied.
+    ChildKind("v1", "Pod", "pods", listed=False),
+)
 
 
 @dataclass(frozen=True)
@@ -32,10 +48,15 @@ class Kind:
     references: Callable[[Mapping[str, Any]], tuple[tuple[str, str], ...]]
     """(kind, name) of the resources in the same namespace whose status the decision needs."""
     children: tuple[ChildKind, ...]
+    service: bool = False
+    """It has children of many kinds and serves, instead of one JobSet that ends."""
 
 
 KINDS: Mapping[str, Kind] = {
     "SFTJob": Kind("SFTJob", "sftjobs", sft.reconcile, sft.references, (JOBSET,)),
+    "ToolSandbox": Kind(
+        "ToolSandbox", "toolsandboxes", toolsandbox.reconcile, toolsandbox.references, SERVICE_CHILDREN, service=True
+    ),
 }
 
 

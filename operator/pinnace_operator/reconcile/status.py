@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import ValidationError
-
 from pinnace_operator.api.conditions import Condition, ConditionType, Reason
 from pinnace_operator.api.outcome import Outcome
 from pinnace_operator.api.progress import ProgressReport
@@ -14,29 +12,15 @@ from pinnace_operator.reconcile import pods
 from pinnace_operator.reconcile.conditions import Conditions
 from pinnace_operator.reconcile.job import Job
 from pinnace_operator.reconcile.plan import Raw
+from pinnace_operator.reconcile.recall import recall
 from pinnace_operator.reconcile.situation import Situation
 
 _LONGEST = 4096
 
 
 def read(raw: Raw | None) -> JobStatus:
-    """The present status. What this version can't read (another one wrote it, or a hand) is left out by field."""
-    given = dict(raw or {})
-    try:
-        return JobStatus.from_manifest(given)
-    except ValidationError:
-        conditions = [each for each in given.pop("conditions", None) or () if _readable(Condition, each)]
-        kept = {name: value for name, value in given.items() if _readable(JobStatus, {name: value})}
-        unique = {each["type"]: each for each in conditions}
-        return JobStatus.from_manifest({**kept, "conditions": list(unique.values())[:16]})
-
-
-def _readable(model: type[Condition | JobStatus], value: dict[str, object]) -> bool:
-    try:
-        model.from_manifest(value)
-    except ValidationError:
-        return False
-    return True
+    """The present status of a job."""
+    return recall(JobStatus, raw)
 
 
 def write(job: Job, now: Situation) -> JobStatus:

@@ -12,14 +12,16 @@ from pinnace_operator.reconcile.plan import OperatorSettings, StorageDefaults
 from pinnace_operator.runtime import kube_errors, probes, tls
 from pinnace_operator.runtime.credentials import Credentials
 from pinnace_operator.runtime.execute import Executor
-from pinnace_operator.runtime.kinds import KINDS, WORKLOADS
+from pinnace_operator.runtime.gatekeeper import Gatekeeper
+from pinnace_operator.runtime.kinds import KINDS, LISTED, WORKLOADS
 from pinnace_operator.runtime.kube import JOBSETS, PODS, Kube, Object, Resource
 from pinnace_operator.runtime.leadership import Leadership
 from pinnace_operator.runtime.lease import Election
+from pinnace_operator.runtime.loads import LatestLoads
 from pinnace_operator.runtime.metrics import Metrics
 from pinnace_operator.runtime.observe import Observer
 from pinnace_operator.runtime.owners import jobset_keys, owner_key
-from pinnace_operator.runtime.progress import Gatekeeper, LatestReports, ProgressServer
+from pinnace_operator.runtime.progress import LatestReports, ProgressServer
 from pinnace_operator.runtime.queue import Key, WorkQueue
 from pinnace_operator.runtime.resync import Resync
 from pinnace_operator.runtime.settings import Settings
@@ -43,6 +45,7 @@ class Operator:
         self._leadership = Leadership()
         self._queue = WorkQueue(base=settings.backoff_base, cap=settings.backoff_cap)
         self._reports = LatestReports()
+        self._loads = LatestLoads()
         self._pulse = Pulse()
         self._kube = Kube(
             credentials, fence=self._fence, count=self._metrics.count_write, timeout=settings.request_timeout
@@ -55,7 +58,7 @@ class Operator:
             pulse=self._pulse, oldest_key=self._queue.oldest, leads=self._election.leads,
             max_watch_age=settings.liveness_watch_age, max_key_age=settings.liveness_key_age,
         )  # fmt: skip
-        self._observer = Observer(self._kube, reports=self._reports)
+        self._observer = Observer(self._kube, reports=self._reports, loads=self._loads)
         self._executor = Executor(self._kube, status_interval=settings.status_interval)
         self._gauges()
 
@@ -87,7 +90,8 @@ class Operator:
         log.info("Stopped")
 
     async def _parts(self) -> None:
-        watched = {**dict.fromkeys(KINDS.values(), False), JOBSETS: True, PODS: True}
+        labelled = (JOBSETS, PODS, *LISTED)
+        watched = {**dict.fromkeys(KINDS.values(), False), **dict.fromkeys(labelled, True)}
         if await self._patiently_exists(WORKLOADS):
             watched[WORKLOADS] = False
         source = EventSource(
@@ -127,12 +131,14 @@ class Operator:
 
     def _won(self) -> None:
         self._queue.clear()
+        self._observer.listening_since = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         self._leadership.won()
 
     async def _resync(self) -> None:
         resync = Resync(
             self._kube, kinds=KINDS, namespaces=self._settings.namespaces, queue=self._queue,
-            reports=self._reports, metrics=self._metrics, forget_all_but=self._executor.forget_all_but,
+            reports=self._reports, loads=self._loads, metrics=self._metrics,
+            forget_all_but=self._executor.forget_all_but,
         )  # fmt: skip
         failures = 0
         while True:
@@ -158,9 +164,8 @@ class Operator:
         host = settings.pods_progress_url.split("://")[-1].split("/")[0].rsplit(":", 1)[0]
         context = authority.server_context(sorted({*names, host}), datetime.datetime.now(datetime.UTC))
         server = ProgressServer(
-            gatekeeper=Gatekeeper(self._kube, keep=settings.token_cache), reports=self._reports,
-            leads=self._election.leads, enqueue=self._queue.add,
-            count=lambda status: self._metrics.progress.labels(str(status)).inc(),
+            gatekeeper=Gatekeeper(self._kube, keep=settings.token_cache), reports=self._reports, loads=self._loads,
+            leads=self._election.leads, queue=self._queue, count=self._metrics.count_report,
         )  # fmt: skip
         await server.start(settings.bind, settings.progress_port, context)
         ready.set_result(authority.certificate)
@@ -207,7 +212,7 @@ class Operator:
         return OperatorSettings(
             image_registry=given.image_registry, image_tag=given.image_tag or version("pinnace"),
             image_pull_policy=given.image_pull_policy, no_progress_seconds=given.no_progress_seconds,
-            progress_url=given.pods_progress_url, progress_ca=ca,
+            progress_url=given.pods_progress_url, progress_ca=ca, gateway_egress_ports=given.gateway_egress_ports,
             storage=StorageDefaults(
                 endpoint=given.storage_endpoint, bucket=given.storage_bucket, prefix=given.storage_prefix,
                 region=given.storage_region, secret_name=given.storage_secret_name,

@@ -13,11 +13,21 @@ KINDS: Mapping[str, Resource] = {
 }
 WORKLOADS = Resource("kueue.x-k8s.io", "v1beta1", "workloads", "Workload")
 
+
+def _resource(child: registry.ChildKind) -> Resource:
+    group, _, version = child.api_version.rpartition("/")
+    return Resource(group, version, child.plural, child.kind)
+
+
 _CHILDREN = {
-    (child.api_version, child.kind): Resource(*child.api_version.rpartition("/")[::2], child.plural, child.kind)
-    for kind in registry.KINDS.values()
-    for child in kind.children
+    (child.api_version, child.kind): _resource(child) for kind in registry.KINDS.values() for child in kind.children
 }
+LISTED: tuple[Resource, ...] = tuple(_resource(child) for child in registry.SERVICE_CHILDREN if child.listed)
+"""Kinds whose objects are facts of a service."""
+ORPHANED: tuple[Resource, ...] = tuple(
+    dict.fromkeys(_resource(each) for kind in registry.KINDS.values() for each in kind.children if each.orphaned)
+)
+"""Kinds whose objects a resync deletes when their owner is gone."""
 
 
 def child_resource(api_version: str, kind: str) -> Resource:

@@ -34,6 +34,13 @@ class Metrics:
         self.progress = Counter(
             "pinnace_progress_reports", "Progress reports from pods by HTTP status", ["status"], registry=self.registry
         )
+        self.loads = Counter(
+            "pinnace_load_reports", "Reports of load from gateways by HTTP status", ["status"], registry=self.registry
+        )
+        self.tool_servers = Gauge(
+            "pinnace_tool_servers", "Versions of tool servers by state, at the last resync", ["state"],
+            registry=self.registry,
+        )  # fmt: skip
         self.source_restarts = Counter(
             "pinnace_event_source_restarts", "How often the event source ended and was started again",
             registry=self.registry,
@@ -54,6 +61,16 @@ class Metrics:
         for condition, number in conditions.items():
             self.resources.labels(kind, condition).set(number)
         self._conditions[kind] = set(conditions)
+
+    def set_tool_servers(self, states: Mapping[str, int]) -> None:
+        """Replace the numbers of tool servers by state."""
+        self.tool_servers.clear()
+        for state, number in states.items():
+            self.tool_servers.labels(state).set(number)
+
+    def count_report(self, what: str, status: int) -> None:
+        """A report came in: `progress` or `load`."""
+        (self.loads if what == "load" else self.progress).labels(str(status)).inc()
 
     def count_write(self, verb: str, kind: str) -> None:
         self.api_writes.labels(verb, kind).inc()

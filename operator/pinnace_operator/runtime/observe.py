@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from pinnace_operator.reconcile import registry
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings
-from pinnace_operator.runtime.kinds import KINDS, WORKLOADS
+from pinnace_operator.runtime.kinds import KINDS, LISTED, WORKLOADS
 from pinnace_operator.runtime.kube import EVENTS, JOBSETS, PODS, Kube, Object
+from pinnace_operator.runtime.loads import LatestLoads
 from pinnace_operator.runtime.owners import UID_LABEL, owner_uid
 from pinnace_operator.runtime.progress import LatestReports
 from pinnace_operator.runtime.queue import Key
@@ -57,9 +58,11 @@ class Dependents:
 class Observer:
     """Reads what `reconcile` wants to know about one key."""
 
-    def __init__(self, kube: Kube, *, reports: LatestReports) -> None:
+    def __init__(self, kube: Kube, *, reports: LatestReports, loads: LatestLoads) -> None:
         self._kube = kube
         self._reports = reports
+        self._loads = loads
+        self.listening_since: datetime.datetime | None = None  # set when this replica becomes the leader
         self.settings = OperatorSettings()  # with the progress server's CA once that is known, before the first worker
         self.kueue = False
         self.dependents = Dependents()
@@ -78,11 +81,17 @@ class Observer:
         uid = resource["metadata"]["uid"]
         references = registry.KINDS[key.kind].references(resource)
         self.dependents.set(key, (Key(kind, key.namespace, name) for kind, name in references))
+        observed = await (self._service(key, uid) if registry.KINDS[key.kind].service else self._job(key, resource))
+        return Snapshot(resource, observed)
+
+    async def _job(self, key: Key, resource: Object) -> Observed:
+        uid = resource["metadata"]["uid"]
         jobset = await self._kube.get(JOBSETS, key.namespace, key.name)
-        pods = [each async for each in self._kube.list(PODS, key.namespace, labels=f"{UID_LABEL}={uid}")]
+        pods = await self._pods(key, uid)
         report, report_time = self._reports.get(uid)
-        observed = Observed(
-            now=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
+        references = registry.KINDS[key.kind].references(resource)
+        return Observed(
+            now=_now(),
             settings=self.settings,
             jobset=jobset,
             pods=tuple(pods),
@@ -92,7 +101,26 @@ class Observer:
             progress_time=report_time,
             upstreams={(kind, name): await self._upstream(key.namespace, kind, name) for kind, name in references},
         )
-        return Snapshot(resource, observed)
+
+    async def _service(self, key: Key, uid: str) -> Observed:
+        children: list[Object] = []
+        for each in LISTED:
+            found = self._kube.list(each, key.namespace, labels=f"{UID_LABEL}={uid}")
+            # Items of a list say neither kind nor version.
+            children += [{"apiVersion": each.api_version, "kind": each.kind, **item} async for item in found]
+        pods = await self._pods(key, uid)
+        return Observed(
+            now=_now(),
+            settings=self.settings,
+            pods=tuple(pods),
+            warnings=tuple(await self._warnings_about(key.namespace, [("Pod", name) for name in _mounting(pods)])),
+            children=tuple(children),
+            loads=self._loads.get(uid),
+            listening_since=self.listening_since,
+        )
+
+    async def _pods(self, key: Key, uid: str) -> list[Object]:
+        return [each async for each in self._kube.list(PODS, key.namespace, labels=f"{UID_LABEL}={uid}")]
 
     async def _upstream(self, namespace: str, kind: str, name: str) -> Object | None:
         if kind not in KINDS:
@@ -123,17 +151,38 @@ class Observer:
         for each in jobset["spec"].get("replicatedJobs") or []:
             jobs = [f"{meta['name']}-{each['name']}-{index}" for index in range(int(each.get("replicas") or 1))]
             names += [("Job", job) for job in jobs]
-        names = names[:8] + [("Pod", name) for name in stuck[:_PODS_ASKED_ABOUT]]
+        return await self._warnings_about(
+            meta["namespace"], names[:8] + [("Pod", name) for name in stuck[:_PODS_ASKED_ABOUT]]
+        )
+
+    async def _warnings_about(self, namespace: str, objects: list[tuple[str, str]]) -> list[Object]:
+        """By kind and name."""
         warnings = []
-        for kind, name in names:
+        for kind, name in objects:
             fields = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
-            warnings += [each async for each in self._kube.list(EVENTS, meta["namespace"], fields=fields)]
+            warnings += [each async for each in self._kube.list(EVENTS, namespace, fields=fields)]
         return warnings
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 
 
 def _finished(resource: Object) -> bool:
     conditions = (resource.get("status") or {}).get("conditions") or []
     return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
+
+
+def _mounting(pods: list[Object]) -> list[str]:
+    """A few pods that have a node and whose containers are not there: what holds them back stands in Events only."""
+    names = []
+    for pod in pods:
+        status = pod.get("status") or {}
+        states = [each.get("state") or {} for each in status.get("containerStatuses") or []]
+        waits = {(each.get("waiting") or {}).get("reason") for each in states}
+        if status.get("phase") == "Pending" and "ContainerCreating" in waits:
+            names.append(pod["metadata"]["name"])
+    return names[:_PODS_ASKED_ABOUT]
 
 
 def _fine(pod: Object) -> bool:

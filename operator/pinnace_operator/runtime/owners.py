@@ -9,10 +9,11 @@ from pinnace_operator.runtime.queue import Key
 
 LABELS = "app.kubernetes.io/managed-by=pinnace"
 KIND_LABEL, NAME_LABEL, UID_LABEL = "pinnace.dev/kind", "pinnace.dev/name", "pinnace.dev/uid"
+ROLE_LABEL = "pinnace.dev/role"
 
 
 def owner_key(child: Object, kinds: Collection[str]) -> Key | None:
-    """The key that a child's labels name (JobSets and pods carry them); None when it is not ours."""
+    """The key that a child's labels name (all of them and pods carry them); None when it is not ours."""
     meta = child["metadata"]
     labels = meta.get("labels") or {}
     kind, name = labels.get(KIND_LABEL, ""), labels.get(NAME_LABEL, "")

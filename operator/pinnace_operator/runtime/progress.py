@@ -1,38 +1,33 @@
-"""The progress server: pods report here over HTTPS; the latest report of each job is kept in memory.
+"""The progress server: pods report here over HTTPS; the latest report of each is kept in memory.
 
-Lossy by design (docs/contracts.md, section 3): the termination message is the durable result.
+Lossy by design (docs/contracts.md, section 3): of a job the termination message is the durable result, and a gateway
+reports again a second later.
 """
 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import ssl
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeVar
 
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from pinnace_operator.api.load import LoadReport
 from pinnace_operator.api.progress import MAX_REPORT_BYTES, ProgressReport
+from pinnace_operator.builders.toolsandbox import GATEWAY
 from pinnace_operator.runtime import kube_errors
-from pinnace_operator.runtime.kube import PODS, Kube
-from pinnace_operator.runtime.owners import UID_LABEL
-from pinnace_operator.runtime.queue import Key
+from pinnace_operator.runtime.gatekeeper import Gatekeeper, Refused
+from pinnace_operator.runtime.loads import LatestLoads
+from pinnace_operator.runtime.queue import Key, WorkQueue
 
-AUDIENCE = "pinnace"
 MAX_EVENTS = 16
-_POD_NAME, _POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
+LOAD_SECONDS = 5.0
+"""At the latest so long after a report of load that brings no news its ToolSandbox is looked at."""
 
-
-class Refused(Exception):
-    """A report that is not accepted: the HTTP status, and a sentence for the pod's log."""
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+Report = TypeVar("Report", bound=BaseModel)
 
 
 class LatestReports:
@@ -67,77 +62,28 @@ class LatestReports:
         return sum(self._latest.pop(uid, None) is not None for uid in uids)
 
 
-@dataclass(frozen=True)
-class _Reporter:
-    """Who a token speaks for: one pod of one job."""
-
-    namespace: str
-    uid: str
-
-
-class Gatekeeper:
-    """Finds out which job a token speaks for, by TokenReview and the labels of the token's pod.
-
-    Verdicts are kept for `keep` seconds under the token's hash; the token itself is never kept or logged.
-    """
-
-    def __init__(self, kube: Kube, *, keep: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._kube = kube
-        self._keep = keep
-        self._clock = clock
-        self._known: dict[bytes, tuple[float, _Reporter]] = {}
-
-    async def admit(self, token: str, report: ProgressReport) -> None:
-        """Return if the token's pod belongs to the job that `report` names.
-
-        Raises:
-            Refused: 401 for a token that is not valid for us, 403 for a pod of something else.
-            KubeError: the API server could not be asked.
-        """
-        digest = hashlib.sha256(token.encode()).digest()
-        now = self._clock()
-        until, reporter = self._known.get(digest, (0.0, None))
-        if reporter is None or now >= until:
-            reporter = await self._review(token)
-            self._known = {each: entry for each, entry in self._known.items() if entry[0] > now}
-            self._known[digest] = (now + self._keep, reporter)
-        if (report.namespace, report.uid) != (reporter.namespace, reporter.uid):
-            raise Refused(HTTPStatus.FORBIDDEN, "this token's pod does not belong to the job that the report names")
-
-    async def _review(self, token: str) -> _Reporter:
-        status = await self._kube.review_token(token, AUDIENCE)
-        if not status.get("authenticated") or AUDIENCE not in (status.get("audiences") or []):
-            raise Refused(HTTPStatus.UNAUTHORIZED, f"the token is not valid for audience {AUDIENCE!r}")
-        user = status.get("user") or {}
-        parts = str(user.get("username", "")).split(":")  # system:serviceaccount:<namespace>:<name>
-        extra = user.get("extra") or {}
-        pod_name, pod_uid = (extra.get(_POD_NAME) or [""])[0], (extra.get(_POD_UID) or [""])[0]
-        if len(parts) != 4 or parts[:2] != ["system", "serviceaccount"] or not pod_name:
-            raise Refused(HTTPStatus.FORBIDDEN, "the token is not bound to a pod")
-        pod = await self._kube.get(PODS, parts[2], pod_name)
-        meta = (pod or {}).get("metadata") or {}
-        uid = (meta.get("labels") or {}).get(UID_LABEL, "")
-        if meta.get("uid") != pod_uid or not uid:
-            raise Refused(HTTPStatus.FORBIDDEN, f"the token's pod {pod_name} is gone or no pod of a Pinnace job")
-        return _Reporter(parts[2], uid)
-
-
 class ProgressServer:
-    """`POST /v1/progress` over HTTPS."""
+    """`POST /v1/progress` and `POST /v1/load` over HTTPS.
+
+    Args:
+        count: told the path's last part and the HTTP status of each report.
+    """
 
     def __init__(
         self,
         *,
         gatekeeper: Gatekeeper,
         reports: LatestReports,
+        loads: LatestLoads,
         leads: Callable[[], bool],
-        enqueue: Callable[[Key], None],
-        count: Callable[[int], None] = lambda _status: None,
+        queue: WorkQueue,
+        count: Callable[[str, int], None] = lambda _what, _status: None,
     ) -> None:
         self._gatekeeper = gatekeeper
         self._reports = reports
+        self._loads = loads
         self._leads = leads
-        self._enqueue = enqueue
+        self._queue = queue
         self._count = count
         self._runner: web.AppRunner | None = None
 
@@ -145,6 +91,7 @@ class ProgressServer:
         """Listen; returns the port."""
         app = web.Application(client_max_size=MAX_REPORT_BYTES)
         app.router.add_post("/v1/progress", self._post)
+        app.router.add_post("/v1/load", self._post)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, ssl_context=context).start()
@@ -156,9 +103,10 @@ class ProgressServer:
             self._runner = None
 
     async def _post(self, request: web.Request) -> web.Response:
+        what = request.path.rsplit("/", 1)[-1]
         headers = {}
         try:
-            await self._accept(request)
+            await (self._accept_load(request) if what == "load" else self._accept_progress(request))
             status, message = HTTPStatus.OK, "accepted"
         except Refused as refusal:
             status, message = refusal.status, str(refusal)
@@ -166,10 +114,32 @@ class ProgressServer:
             status, message = HTTPStatus.SERVICE_UNAVAILABLE, f"the API server could not be asked: {error.reason}"
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers["Retry-After"] = "2"
-        self._count(status)
+        self._count(what, status)
         return web.json_response({"message": message}, status=status, headers=headers)
 
-    async def _accept(self, request: web.Request) -> None:
+    async def _accept_progress(self, request: web.Request) -> None:
+        token, report = await self._read(request, ProgressReport, "a progress report")
+        await self._gatekeeper.admit(token, namespace=report.namespace, uid=report.uid)
+        self._reports.put(report)
+        self._queue.add(Key(report.kind, report.namespace, report.name))
+
+    async def _accept_load(self, request: web.Request) -> None:
+        token, report = await self._read(request, LoadReport, "a report of load")
+        reporter = await self._gatekeeper.admit(token, namespace=report.namespace, uid=report.uid)
+        if (reporter.role, reporter.pod) != (GATEWAY, report.pod):
+            raise Refused(HTTPStatus.FORBIDDEN, "this token's pod is not the gateway that the report names")
+        key = Key(report.kind, report.namespace, report.name)
+        if self._loads.put(report):
+            self._queue.add(key)
+        else:
+            self._queue.add_after(key, LOAD_SECONDS)
+
+    async def _read(self, request: web.Request, model: type[Report], what: str) -> tuple[str, Report]:
+        """The token and the report.
+
+        Raises:
+            Refused: not the leader, no token, too large, or not such a report.
+        """
         if not self._leads():
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "this replica is not the leader: try again")
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -182,11 +152,8 @@ class ProgressServer:
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a report has at most {MAX_REPORT_BYTES} bytes"
             ) from None
         try:
-            report = ProgressReport.model_validate_json(body)
+            return token, model.model_validate_json(body)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(each) for each in first["loc"])
-            raise Refused(HTTPStatus.BAD_REQUEST, f"not a progress report: {where}: {first['msg']}") from None
-        await self._gatekeeper.admit(token, report)
-        self._reports.put(report)
-        self._enqueue(Key(report.kind, report.namespace, report.name))
+            raise Refused(HTTPStatus.BAD_REQUEST, f"not {what}: {where}: {first['msg']}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -41,6 +41,10 @@ class Settings(BaseModel):
     http_port: int = Field(8080, ge=0, le=65535, description="/metrics, /healthz, /readyz")
     bind: str = Field("0.0.0.0", description="address that both servers listen on")  # noqa: S104 -- a pod's own address
 
+    gateway_egress_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+        (443, 6443), description="comma-separated; TCP ports that tool gateways may reach anywhere (the API server's)"
+    )
+
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -60,7 +64,7 @@ class Settings(BaseModel):
     liveness_key_age: float = Field(600, gt=0, description="the queue's oldest key this old: not alive")
     token_cache: float = Field(60, ge=0, description="for how long a reviewed token is believed")
 
-    @field_validator("watch_namespaces", mode="before")
+    @field_validator("watch_namespaces", "gateway_egress_ports", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(each.strip() for each in value.split(",") if each.strip()) if isinstance(value, str) else value

@@ -85,7 +85,7 @@ class Reconciler:
 
     async def _say_refused(self, snapshot: Snapshot, refusal: ChildRefused) -> None:
         """The user reads in the status what the API server said."""
-        observed = dataclasses.replace(snapshot.observed, apply_error=str(refusal))
+        observed = dataclasses.replace(snapshot.observed, apply_error=str(refusal), refused=refusal.refusals)
         await self._executor.report(snapshot, registry.reconcile(snapshot.resource, observed))
 
     async def _say_stalled(self, key: Key, error: Exception, delay: float) -> None:

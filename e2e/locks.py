@@ -54,6 +54,8 @@ LOCKS = (
     Lock("uv", ("uv.in",), project=False),
     Lock("dev", ("torch-cpu.in",), ("operator", "sft", "dev"), overrides=CPU),
     Lock("image-build", ("image-build.in",), project=False, constraints=("dev.txt",)),
+    # The oracle of the graders' conformance tests; an environment of its own, never in an image.
+    Lock("inspect", ("inspect.in",), project=False),
     Lock("operator", extras=("operator",), constraints=("dev.txt",)),
     Lock("tools", ("tools.in",), constraints=("dev.txt",)),
     Lock("torch-2.13-cpu", ("torch-2.13-cpu.in",), project=False, overrides=CPU),

@@ -1,0 +1,380 @@
+"""The agent: one loop for RL and for evaluation.
+
+    view → (fold) → model → calls → (refine) → view → …
+
+All state is in the event log. Whatever kills the process, `run` with the same log goes on where it stopped; only calls
+whose reply was not yet written are made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from . import guards
+from .answer import AnswerRule
+from .dialect import DIALECTS, Dialect
+from .events import Began, Call, Ended, Nudged, Overflowed, Replied, Termination, Turned
+from .fold import Folder
+from .guards import Limits, Stop
+from .log import EventLog
+from .model import ContextTooLong, Model, ModelRefused, ModelUnavailable, Reply
+from .policy import Policy
+from .refine import Refiner, Request, goal_of
+from .steps import Story, read_story
+from .tokens import TokenCounter
+from .tools import DENIED, INVALID_ARGUMENTS, OK, Tools
+from .view import RECALL, Budget, ContextFull, View, view_story
+
+_OVERFLOWS = 3
+_RECALLED = 6_000
+_RECALL_SCHEMA: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": RECALL,
+        "description": "Shows again a tool result that is not (or not fully) in view.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string", "description": "The result's id."},
+                "start": {"type": "integer", "description": "First character to show; 0 by default."},
+            },
+            "required": ["id"],
+        },
+    },
+}
+_TELL = {
+    "no_answer": "That was neither a tool call nor an answer. {hint}",
+    "cut": "Your turn was cut off because it was too long. Think less, then call a tool or answer. {hint}",
+    "force": "Stop here: {detail}. Do not call tools any more. Give the best answer you can from what you have found. "
+    "{hint}",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the agent is asked. `images` are data URIs."""
+
+    question: str
+    system: str = ""
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Everything that shapes a trajectory besides the task; shared by all trajectories of a run."""
+
+    model: Model
+    counter: TokenCounter
+    budget: Budget
+    policy: Policy
+    limits: Limits = field(default_factory=Limits)
+    dialect: Dialect = field(default_factory=lambda: DIALECTS["native"])
+    rule: AnswerRule = field(default_factory=lambda: AnswerRule("tag|final"))
+    refiner: Refiner | None = None
+    folder: Folder | None = None
+
+    def __post_init__(self) -> None:
+        if self.policy.refine is not None and self.refiner is None:
+            raise ValueError(f"policy {self.policy.name!r} refines: give a second model (`refiner`)")
+        if self.policy.fold is not None and self.folder is None:
+            raise ValueError(f"policy {self.policy.name!r} folds: give a `folder`")
+
+
+async def run(
+    task: Task, agent: Agent, tools: Tools, log: EventLog, *, clock: Callable[[], float] = time.monotonic
+) -> Ended:
+    """Runs or resumes one trajectory to its end and returns its last event.
+
+    Args:
+        task: ignored if `log` has begun already.
+        agent: must be the same when a trajectory is resumed; a log begun under another policy is refused.
+        tools: of this trajectory.
+        log: empty, or what a dead process left.
+        clock: seconds, monotonic.
+
+    Raises:
+        ValueError: the log was begun under another policy.
+        Anything that `tools` or the log's writer raises: those are bugs or storage, and the log stays resumable.
+    """
+    if (ended := log.ended) is not None:
+        return ended
+    return await _Run(agent, tools, log, clock).to_the_end(task)
+
+
+class _Run:
+    def __init__(self, agent: Agent, tools: Tools, log: EventLog, clock: Callable[[], float]) -> None:
+        self.agent = agent
+        self.tools = tools
+        self.log = log
+        self._clock = clock
+        self._zero = clock() - log.elapsed
+
+    @property
+    def now(self) -> float:
+        """Active seconds."""
+        return self._clock() - self._zero
+
+    async def to_the_end(self, task: Task) -> Ended:
+        if not len(self.log):
+            await self._begin(task)
+        elif self.log.began.policy_hash != self.agent.policy.digest:
+            raise ValueError(
+                f"the log was begun under policy {self.log.began.policy!r}: resume it with that, or delete it"
+            )
+        while True:
+            story = read_story(self.log)
+            if work := self._unfinished(story):
+                if await self._in_time(work, self._left):
+                    continue
+                return await self._stop(Stop("wall_clock", "the time ran out during a tool call"))
+            if (stop := guards.stop(story, self.agent.limits, self.now)) is not None:
+                return await self._stop(stop)
+            if (ended := await self._turn(story)) is not None:
+                return ended
+
+    def _unfinished(self, story: Story) -> Coroutine[Any, Any, None] | None:
+        """What the last step still needs before the model can go on: replies, then refinement."""
+        if not story.steps:
+            return None
+        if unanswered := story.steps[-1].unanswered:
+            return self._answer_calls(story, unanswered)
+        if raw := self._to_refine(story):
+            return self._refine(raw, story)
+        return None
+
+    async def _begin(self, task: Task) -> None:
+        schemas = [dict(schema) for schema in await self.tools.schemas()]
+        if schemas and self.agent.policy.hides:
+            schemas.append(_RECALL_SCHEMA)
+        self.log.append(
+            Began(
+                question=task.question,
+                system=task.system,
+                images=task.images,
+                tools=tuple(schemas),
+                model=self.agent.model.name,
+                policy=self.agent.policy.name,
+                policy_hash=self.agent.policy.digest,
+            )
+        )
+
+    async def _turn(self, story: Story) -> Ended | None:
+        """One turn of the model; what it leads to, if that is the end."""
+        shown = self._view(story)
+        if isinstance(shown, Ended):
+            return shown
+        if shown.fold_before is not None:
+            if await self._in_time(self._fold(story, shown.fold_before), self._left):
+                return None
+            return await self._stop(Stop("wall_clock", "the time ran out while the context was folded"))
+        if shown.overflow and self.agent.policy.overflow == "answer":
+            return await self._stop(Stop("context", f"the context is full after {len(story.steps)} turns"))
+        began = self.now
+        answer: list[Reply | Ended] = []
+        if not await self._in_time(self._ask(shown, answer), self._left):
+            return await self._stop(Stop("wall_clock", "the time ran out during a turn of the model"))
+        if not answer:
+            return None  # the prompt was too long: next time it is shorter
+        reply = answer[0]
+        return reply if isinstance(reply, Ended) else self._take(reply, shown, began)
+
+    async def _fold(self, story: Story, before: int) -> None:
+        assert self.agent.folder is not None  # noqa: S101 - Agent sees to it
+        folded = await self.agent.folder.fold(story, before)
+        self.log.append(folded.model_copy(update={"t": self.now}))
+
+    def _view(self, story: Story) -> View | Ended:
+        try:
+            return view_story(story, self.agent.policy, self.agent.counter, self.agent.budget)
+        except ContextFull as error:
+            return self._end("context", detail=str(error))
+
+    async def _ask(self, shown: View, answer: list[Reply | Ended], *, may_call: bool = True) -> None:
+        messages, tools = self.agent.dialect.request(shown.messages, self.log.began.tools)
+        try:
+            answer.append(await self.agent.model.complete(messages, tools, may_call=may_call))
+        except ContextTooLong as error:
+            self.log.append(Overflowed(t=self.now, counted=shown.tokens, message=str(error)[:500]))
+            if sum(isinstance(event, Overflowed) for event in self.log) > _OVERFLOWS:
+                answer.append(self._end("context", detail=str(error)))
+        except ModelUnavailable as error:
+            answer.append(self._end("model_unavailable", detail=str(error)))
+        except ModelRefused as error:
+            answer.append(self._end("refused", detail=str(error)))
+
+    def _take(self, reply: Reply, shown: View, began: float, *, forced: bool = False) -> Ended | None:
+        """Writes the turn down and decides whether it was an answer."""
+        said = self.agent.dialect.read(reply)
+        number = sum(isinstance(event, Turned) for event in self.log)
+        calls = tuple(
+            call.model_copy(update={"id": f"r{number}-{index}"})
+            for index, call in enumerate(said.calls if not forced else ())
+        )
+        self.log.append(
+            Turned(
+                t=self.now,
+                content=said.content,
+                reasoning=said.reasoning,
+                calls=calls,
+                finish=reply.finish,
+                usage=reply.usage,
+                view_tokens=shown.tokens,
+                seconds=self.now - began,
+                forced=forced,
+                sampled=reply.sampled,
+            )
+        )
+        if calls or forced:
+            return None
+        if reply.finish in {"content_filter", "refused"}:
+            return self._end("refused", response=said.content, detail=f"finish reason {reply.finish}")
+        if reply.finish == "length":
+            self._nudge("cut")
+            return None
+        answer = self.agent.rule(said.content)
+        if answer is None:
+            self._nudge("no_answer")
+            return None
+        return self._end("answered", answer=answer, response=said.content)
+
+    def _nudge(self, reason: str) -> None:
+        text = _TELL[reason].format(hint=self.agent.rule.hint)
+        self.log.append(Nudged(t=self.now, reason=reason, text=text))
+
+    async def _answer_calls(self, story: Story, calls: Sequence[Call]) -> None:
+        gate = asyncio.Semaphore(self.agent.limits.parallel)
+
+        async def one(call: Call) -> None:
+            async with gate:
+                await self._answer_call(call, story)
+
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(one(call))
+
+    async def _answer_call(self, call: Call, story: Story) -> None:
+        began = self.now
+        outcome, text, meta = await self._outcome(call, story)
+        self.log.append(
+            Replied(
+                t=self.now,
+                call=call.id,
+                name=call.name,
+                outcome=outcome,
+                text=text,
+                seconds=self.now - began,
+                meta=meta,
+            )
+        )
+
+    async def _outcome(self, call: Call, story: Story) -> tuple[str, str, dict[str, Any]]:
+        if call.problem is not None:
+            return INVALID_ARGUMENTS, f"Malformed tool call: {call.problem}. Write it again.", {}
+        names = [schema["function"]["name"] for schema in story.began.tools]
+        if call.name == RECALL and RECALL in names:
+            return (*_recall(call.arguments, story), {})
+        if call.name not in names:
+            near = get_close_matches(call.name, names, n=2) or names[:8]
+            return INVALID_ARGUMENTS, f"There is no tool {call.name!r}. Tools: {', '.join(near) or 'none'}.", {}
+        reply = await self.tools.call(call.name, call.arguments)
+        text = reply.text
+        if not text:
+            text = "(empty result)" if reply.outcome == OK else f"The call failed: {reply.outcome}."
+        return str(reply.outcome), text, dict(reply.meta)
+
+    def _to_refine(self, story: Story) -> list[Replied]:
+        refiner = self.agent.refiner
+        if refiner is None or self.agent.policy.refine is None:
+            return []
+        return [
+            reply
+            for reply in story.steps[-1].replies.values()
+            if reply.call not in story.refined
+            and reply.name != RECALL
+            and refiner.applies(reply.name, reply.outcome, reply.text)
+        ]
+
+    async def _refine(self, replies: Sequence[Replied], story: Story) -> None:
+        assert self.agent.refiner is not None  # noqa: S101 - `_to_refine` found something
+        calls = {call.id: call for call in story.steps[-1].turn.calls}
+        requests = [
+            Request(each.call, story.began.question, goal_of(each.name, calls[each.call].arguments), each.text)
+            for each in replies
+        ]
+        for refined in await asyncio.gather(*(self.agent.refiner.refine(request) for request in requests)):
+            self.log.append(refined.model_copy(update={"t": self.now}))
+
+    async def _stop(self, stop: Stop) -> Ended:
+        """Ends for a limit; asks for an answer first where that makes sense."""
+        if not stop.answer:
+            return self._end(stop.reason, detail=stop.detail)
+        steps = read_story(self.log).steps
+        for call in steps[-1].unanswered if steps else ():
+            self.log.append(Replied(t=self.now, call=call.id, name=call.name, outcome=DENIED, text="Not run: no time."))
+        text = _TELL["force"].format(detail=stop.detail, hint=self.agent.rule.hint)
+        if not any(isinstance(event, Nudged) and event.reason == stop.reason for event in self.log):
+            self.log.append(Nudged(t=self.now, reason=stop.reason, text=text))
+        began, deadline = self.now, self.now + self.agent.limits.answer_seconds
+        answer: list[Reply | Ended] = []
+        while not answer:  # a prompt that is too long is asked again, shorter, a bounded number of times
+            shown = self._view(read_story(self.log))
+            if isinstance(shown, Ended):
+                return shown
+            if not await self._in_time(self._ask(shown, answer, may_call=False), lambda: deadline - self.now):
+                return self._end(stop.reason, detail=f"{stop.detail}; no answer in the time that was left for it")
+        reply = answer[0]
+        if isinstance(reply, Ended):
+            return reply
+        self._take(reply, shown, began, forced=True)
+        content = self.agent.dialect.read(reply).content
+        return self._end(
+            stop.reason, answer=self.agent.rule(content), response=content, forced=True, detail=stop.detail
+        )
+
+    def _end(
+        self,
+        reason: Termination,
+        *,
+        answer: str | None = None,
+        response: str = "",
+        forced: bool = False,
+        detail: str = "",
+    ) -> Ended:
+        ended = Ended(
+            t=self.now, termination=reason, answer=answer, response=response, forced=forced, detail=detail[:1000]
+        )
+        self.log.append(ended)
+        return ended
+
+    def _left(self) -> float:
+        return max(0.0, self.agent.limits.wall_seconds - self.now)
+
+    @staticmethod
+    async def _in_time(work: Coroutine[Any, Any, None], seconds: Callable[[], float]) -> bool:
+        """Awaits `work`; False if the time ran out."""
+        try:
+            async with asyncio.timeout(seconds()) as scope:
+                await work
+        except TimeoutError:
+            if scope.expired():
+                return False
+            raise
+        return True
+
+
+def _recall(arguments: Mapping[str, Any], story: Story) -> tuple[str, str]:
+    wanted, start = str(arguments.get("id", "")), arguments.get("start", 0)
+    reply = story.results.get(wanted)
+    if reply is None:
+        return INVALID_ARGUMENTS, f"There is no result {wanted!r}."
+    if not isinstance(start, int) or not 0 <= start < max(1, len(reply.text)):
+        return INVALID_ARGUMENTS, f"`start` must be a number from 0 to {len(reply.text) - 1}."
+    part = reply.text[start : start + _RECALLED]
+    rest = len(reply.text) - start - len(part)
+    more = f"\n[{rest} characters follow: {RECALL}(id={wanted!r}, start={start + len(part)})]" if rest else ""
+    return OK, part + more

@@ -1,12 +1,13 @@
 """The agent loop, context policies and refinement: one loop for RL and for evaluation (docs/agent.md)."""
 
+from .agent import Agent, Task
 from .answer import AnswerRule
 from .dialect import DIALECTS
 from .events import NOT_THE_AGENT, Ended, Event, Sampled, Termination, Usage
 from .fold import Folder
 from .guards import Limits
 from .log import DamagedLog, EventLog, FileLog, read_events
-from .loop import Agent, Task, run
+from .loop import run
 from .model import (
     ContextTooLong,
     Endpoint,

@@ -10,79 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from . import guards
-from .answer import AnswerRule
-from .dialect import DIALECTS, Dialect
+from .agent import Agent, Task
 from .events import Began, Call, Ended, Nudged, Overflowed, Replied, Termination, Turned
-from .fold import Folder
-from .guards import Limits, Stop
+from .guards import Stop
 from .log import EventLog
-from .model import ContextTooLong, Model, ModelRefused, ModelUnavailable, Reply
-from .policy import Policy
-from .refine import Refiner, Request, goal_of
+from .model import ContextTooLong, ModelRefused, ModelUnavailable, Reply
+from .recall import RECALL_SCHEMA, recall
+from .refine import Request, goal_of
 from .steps import Story, read_story
-from .tokens import TokenCounter
 from .tools import DENIED, INVALID_ARGUMENTS, OK, Tools
-from .view import RECALL, Budget, ContextFull, View, view_story
+from .view import RECALL, ContextFull, View, view_story
 
 _OVERFLOWS = 3
-_RECALLED = 6_000
-_RECALL_SCHEMA: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": RECALL,
-        "description": "Shows again a tool result that is not (or not fully) in view.",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "id": {"type": "string", "description": "The result's id."},
-                "start": {"type": "integer", "description": "First character to show; 0 by default."},
-            },
-            "required": ["id"],
-        },
-    },
-}
 _TELL = {
     "no_answer": "That was neither a tool call nor an answer. {hint}",
     "cut": "Your turn was cut off because it was too long. Think less, then call a tool or answer. {hint}",
     "force": "Stop here: {detail}. Do not call tools any more. Give the best answer you can from what you have found. "
     "{hint}",
 }
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the agent is asked. `images` are data URIs."""
-
-    question: str
-    system: str = ""
-    images: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Agent:
-    """Everything that shapes a trajectory besides the task; shared by all trajectories of a run."""
-
-    model: Model
-    counter: TokenCounter
-    budget: Budget
-    policy: Policy
-    limits: Limits = field(default_factory=Limits)
-    dialect: Dialect = field(default_factory=lambda: DIALECTS["native"])
-    rule: AnswerRule = field(default_factory=lambda: AnswerRule("tag|final"))
-    refiner: Refiner | None = None
-    folder: Folder | None = None
-
-    def __post_init__(self) -> None:
-        if self.policy.refine is not None and self.refiner is None:
-            raise ValueError(f"policy {self.policy.name!r} refines: give a second model (`refiner`)")
-        if self.policy.fold is not None and self.folder is None:
-            raise ValueError(f"policy {self.policy.name!r} folds: give a `folder`")
 
 
 async def run(
@@ -150,7 +100,7 @@ class _Run:
     async def _begin(self, task: Task) -> None:
         schemas = [dict(schema) for schema in await self.tools.schemas()]
         if schemas and self.agent.policy.hides:
-            schemas.append(_RECALL_SCHEMA)
+            schemas.append(RECALL_SCHEMA)
         self.log.append(
             Began(
                 question=task.question,
@@ -163,7 +113,7 @@ class _Run:
             )
         )
 
-    async def _turn(self, story: Story) -> Ended | None:
+    async def _turn(self, story: Story) -> Ended | None:  # noqa: PLR0911 - each step may be the end
         """One turn of the model; what it leads to, if that is the end."""
         shown = self._view(story)
         if isinstance(shown, Ended):
@@ -211,10 +161,8 @@ class _Run:
         """Writes the turn down and decides whether it was an answer."""
         said = self.agent.dialect.read(reply)
         number = sum(isinstance(event, Turned) for event in self.log)
-        calls = tuple(
-            call.model_copy(update={"id": f"r{number}-{index}"})
-            for index, call in enumerate(said.calls if not forced else ())
-        )
+        wanted = () if forced else said.calls
+        calls = tuple(call.model_copy(update={"id": f"r{number}-{index}"}) for index, call in enumerate(wanted))
         self.log.append(
             Turned(
                 t=self.now,
@@ -277,7 +225,7 @@ class _Run:
             return INVALID_ARGUMENTS, f"Malformed tool call: {call.problem}. Write it again.", {}
         names = [schema["function"]["name"] for schema in story.began.tools]
         if call.name == RECALL and RECALL in names:
-            return (*_recall(call.arguments, story), {})
+            return (*recall(call.arguments, story), {})
         if call.name not in names:
             near = get_close_matches(call.name, names, n=2) or names[:8]
             return INVALID_ARGUMENTS, f"There is no tool {call.name!r}. Tools: {', '.join(near) or 'none'}.", {}
@@ -321,12 +269,14 @@ class _Run:
             self.log.append(Nudged(t=self.now, reason=stop.reason, text=text))
         began, deadline = self.now, self.now + self.agent.limits.answer_seconds
         answer: list[Reply | Ended] = []
-        while not answer:  # a prompt that is too long is asked again, shorter, a bounded number of times
+        while True:
             shown = self._view(read_story(self.log))
             if isinstance(shown, Ended):
                 return shown
             if not await self._in_time(self._ask(shown, answer, may_call=False), lambda: deadline - self.now):
                 return self._end(stop.reason, detail=f"{stop.detail}; no answer in the time that was left for it")
+            if answer:
+                break  # else the prompt was too long: it is asked again, shorter, a bounded number of times
         reply = answer[0]
         if isinstance(reply, Ended):
             return reply
@@ -365,16 +315,3 @@ class _Run:
                 return False
             raise
         return True
-
-
-def _recall(arguments: Mapping[str, Any], story: Story) -> tuple[str, str]:
-    wanted, start = str(arguments.get("id", "")), arguments.get("start", 0)
-    reply = story.results.get(wanted)
-    if reply is None:
-        return INVALID_ARGUMENTS, f"There is no result {wanted!r}."
-    if not isinstance(start, int) or not 0 <= start < max(1, len(reply.text)):
-        return INVALID_ARGUMENTS, f"`start` must be a number from 0 to {len(reply.text) - 1}."
-    part = reply.text[start : start + _RECALLED]
-    rest = len(reply.text) - start - len(part)
-    more = f"\n[{rest} characters follow: {RECALL}(id={wanted!r}, start={start + len(part)})]" if rest else ""
-    return OK, part + more

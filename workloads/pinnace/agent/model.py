@@ -52,7 +52,7 @@ class Reply:
     reasoning: str | None = None
     calls: tuple[ToolRequest, ...] = ()
     finish: str = "stop"
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     sampled: Sampled | None = None
 
 
@@ -161,9 +161,8 @@ class Endpoint:
                     return answer
                 last, asked = "the answer has no choices", None
             if time.monotonic() - began + wait > self._patience.give_up_after:
-                raise ModelUnavailable(
-                    f"{self._client.base_url}: {last}; gave up after {self._patience.give_up_after} s"
-                )
+                where, seconds = self._client.base_url, self._patience.give_up_after
+                raise ModelUnavailable(f"{where}: {last}; gave up after {seconds} s")
             self.retries += 1
             pause = float(asked) if asked and asked.isdigit() else wait * random.uniform(0.5, 1)  # noqa: S311 - jitter
             await asyncio.sleep(min(pause, self._patience.cap))

@@ -24,8 +24,8 @@ PROMPT = """You read tool results for an agent that looks for the answer to a qu
 bears on the goal; leave out the rest. Do not answer the question yourself and do not add anything from memory.
 
 Reply with one JSON object:
-{{"evidence": ["<passage copied letter by letter from the result>", …], "summary": "<what the evidence says about the goal,
-or that the result says nothing about it>"}}
+{{"evidence": ["<passage copied letter by letter from the result>", …], "summary": "<what the evidence says about the
+goal, or that the result says nothing about it>"}}
 Copy at most twelve passages, each as short as it can be and still be understood, with names, numbers, dates and links.
 
 [question]
@@ -149,10 +149,10 @@ def _checked(request: Request, answer: Mapping[str, Any], read: int, usage: Usag
     found.sort(key=lambda span: span.start)
     lines = [f"[{span.start}:{span.end}] {request.text[span.start : span.end]}" for span in found]
     note = "" if read >= len(request.text) else f" of its first {read} characters"
+    whole = f"Full result, {len(request.text)} characters: recall(id={request.call!r})."
     text = "\n".join(
         [
-            f"[Extract{note} for: {request.goal[:300]}. Full result, {len(request.text)} characters: "
-            f"recall(id={request.call!r}).]",
+            f"[Extract{note} for: {request.goal[:300]}. {whole}]",
             summary.strip(),
             *(["Evidence [start:end]:", *lines] if lines else []),
         ]

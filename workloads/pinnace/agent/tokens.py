@@ -144,8 +144,8 @@ class ModelCounter:
     def _around_call(self) -> int:
         """Tokens that the template puts around one tool call and its result."""
         call = {"id": "c", "type": "function", "function": {"name": "a", "arguments": "{}"}}
-        base = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
-        called = [base[0], {"role": "assistant", "content": "a", "tool_calls": [call]}]
+        base: list[dict[str, Any]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
+        called: list[dict[str, Any]] = [base[0], {"role": "assistant", "content": "a", "tool_calls": [call]}]
         try:
             return max(8, self.prompt(called) - self.prompt(base))
         except TemplateError:

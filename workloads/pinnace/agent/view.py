@@ -210,8 +210,8 @@ def _squeezed(messages: list[Message], counter: TokenCounter, room: int) -> list
     """The last step within `room` tokens: results first, then thoughts, then text; its calls stay as they are."""
     if not messages:
         raise ContextFull(
-            f"system prompt, tools and question exceed the context by {-room} tokens: raise the server's context length, "
-            "lower maxTokens, or offer fewer tools"
+            f"system prompt, tools and question exceed the context by {-room} tokens: raise the server's context "
+            "length, lower maxTokens, or offer fewer tools"
         )
     results = [index for index, message in enumerate(messages) if message["role"] == "tool"]
     fixed = [counter.message({**message, "content": ""} if index in results else message)

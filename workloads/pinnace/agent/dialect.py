@@ -49,11 +49,11 @@ class Native:
     def read(self, reply: Reply) -> Said:
         calls = tuple(_decoded(request.name, request.arguments) for request in reply.calls)
         content, reasoning = reply.content, reply.reasoning
+        if not calls and "<tool_call>" in content:  # a server without a tool parser, or a call that it could not parse
+            return _from_text(reply)
         if reasoning is None and "</think>" in content:  # a server without a reasoning parser
             parsed = parse_turn(content).message
             content, reasoning = parsed.content, parsed.reasoning
-        elif not calls and "<tool_call>" in content:  # a server without a tool parser, or a call it could not parse
-            return _from_text(reply)
         return Said(content, reasoning, calls)
 
 

@@ -77,7 +77,10 @@ class Began(_Event):
 
 
 class Turned(_Event):
-    """The model's turn: thoughts, text and calls kept apart. `view_tokens` is our count of what it was shown."""
+    """The model's turn: thoughts, text and calls kept apart. `view_tokens` is our count of what it was shown.
+
+    `forced` is the limit for which it had to answer.
+    """
 
     kind: Literal["turned"] = "turned"
     content: str = ""
@@ -87,7 +90,7 @@ class Turned(_Event):
     usage: Usage = Usage()
     view_tokens: int = 0
     seconds: float = 0.0
-    forced: bool = False
+    forced: Termination | None = None
     sampled: Sampled | None = None
 
 
@@ -137,6 +140,7 @@ class Nudged(_Event):
     kind: Literal["nudged"] = "nudged"
     reason: str
     text: str
+    detail: str = ""
 
 
 class Overflowed(_Event):

@@ -158,7 +158,7 @@ def _malformed(step: Step) -> bool:
 
 
 def _empty(step: Step) -> bool:
-    return not step.turn.calls and not step.turn.forced
+    return not step.turn.calls and step.turn.forced is None
 
 
 def _failed_outside(step: Step) -> int:

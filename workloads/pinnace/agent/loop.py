@@ -82,6 +82,10 @@ class _Run:
                 if await self._in_time(work, self._left):
                     continue
                 return await self._stop(Stop("wall_clock", "the time ran out during a tool call"))
+            if story.steps and story.steps[-1].silent:
+                if (ended := self._conclude(story)) is not None:
+                    return ended
+                continue
             if (stop := guards.stop(story, self.agent.limits, self.now)) is not None:
                 return await self._stop(stop)
             if (ended := await self._turn(story)) is not None:
@@ -130,8 +134,10 @@ class _Run:
             return await self._stop(Stop("wall_clock", "the time ran out during a turn of the model"))
         if not answer:
             return None  # the prompt was too long: next time it is shorter
-        reply = answer[0]
-        return reply if isinstance(reply, Ended) else self._take(reply, shown, began)
+        if isinstance(answer[0], Ended):
+            return answer[0]
+        self._take(answer[0], shown, began)
+        return None
 
     async def _fold(self, story: Story, before: int) -> None:
         assert self.agent.folder is not None  # noqa: S101 - Agent sees to it
@@ -157,8 +163,8 @@ class _Run:
         except ModelRefused as error:
             answer.append(self._end("refused", detail=str(error)))
 
-    def _take(self, reply: Reply, shown: View, began: float, *, forced: bool = False) -> Ended | None:
-        """Writes the turn down and decides whether it was an answer."""
+    def _take(self, reply: Reply, shown: View, began: float, *, forced: Termination | None = None) -> None:
+        """Writes the turn down."""
         said = self.agent.dialect.read(reply)
         number = sum(isinstance(event, Turned) for event in self.log)
         wanted = () if forced else said.calls
@@ -177,18 +183,23 @@ class _Run:
                 sampled=reply.sampled,
             )
         )
-        if calls or forced:
-            return None
-        if reply.finish in {"content_filter", "refused"}:
-            return self._end("refused", response=said.content, detail=f"finish reason {reply.finish}")
-        if reply.finish == "length":
+
+    def _conclude(self, story: Story) -> Ended | None:
+        """Decides whether a turn without calls is an answer. Asks again if not."""
+        turn = story.steps[-1].turn
+        answer = self.agent.rule(turn.content)
+        if turn.forced is not None:
+            asked = next((note for step in reversed(story.steps) for note in step.notes), None) or story.notes[-1]
+            return self._end(turn.forced, answer=answer, response=turn.content, forced=True, detail=asked.detail)
+        if turn.finish in {"content_filter", "refused"}:
+            return self._end("refused", response=turn.content, detail=f"finish reason {turn.finish}")
+        if turn.finish == "length":
             self._nudge("cut")
             return None
-        answer = self.agent.rule(said.content)
         if answer is None:
             self._nudge("no_answer")
             return None
-        return self._end("answered", answer=answer, response=said.content)
+        return self._end("answered", answer=answer, response=turn.content)
 
     def _nudge(self, reason: str) -> None:
         text = _TELL[reason].format(hint=self.agent.rule.hint)
@@ -266,7 +277,7 @@ class _Run:
             self.log.append(Replied(t=self.now, call=call.id, name=call.name, outcome=DENIED, text="Not run: no time."))
         text = _TELL["force"].format(detail=stop.detail, hint=self.agent.rule.hint)
         if not any(isinstance(event, Nudged) and event.reason == stop.reason for event in self.log):
-            self.log.append(Nudged(t=self.now, reason=stop.reason, text=text))
+            self.log.append(Nudged(t=self.now, reason=stop.reason, text=text, detail=stop.detail))
         began, deadline = self.now, self.now + self.agent.limits.answer_seconds
         answer: list[Reply | Ended] = []
         while True:
@@ -280,11 +291,8 @@ class _Run:
         reply = answer[0]
         if isinstance(reply, Ended):
             return reply
-        self._take(reply, shown, began, forced=True)
-        content = self.agent.dialect.read(reply).content
-        return self._end(
-            stop.reason, answer=self.agent.rule(content), response=content, forced=True, detail=stop.detail
-        )
+        self._take(reply, shown, began, forced=stop.reason)
+        return self._conclude(read_story(self.log)) or self._end(stop.reason)
 
     def _end(
         self,

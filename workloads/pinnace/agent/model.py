@@ -132,6 +132,10 @@ class Endpoint:
 
         return cls(AsyncOpenAI(base_url=base_url, api_key=api_key, timeout=timeout), model, sampling)
 
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
     async def complete(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], *, may_call: bool = True
     ) -> Reply:

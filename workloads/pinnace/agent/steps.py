@@ -18,6 +18,11 @@ class Step:
     notes: list[Nudged] = field(default_factory=list)
 
     @property
+    def silent(self) -> bool:
+        """Without calls, and nobody has said anything about it yet: an answer, or nothing."""
+        return not self.turn.calls and not self.notes
+
+    @property
     def unanswered(self) -> tuple[Call, ...]:
         """Calls without a reply: what a crash interrupted."""
         return tuple(call for call in self.turn.calls if call.id not in self.replies)

@@ -126,7 +126,7 @@ def mcnemar(up: int, down: int) -> float:
     if total == 0:
         return 1.0
     tail = sum(math.comb(total, count) for count in range(min(up, down) + 1))
-    return min(1.0, 2 * tail / 2**total)
+    return min(1.0, float(2 * tail) / float(2**total))
 
 
 def _permutation(gaps: npt.NDArray[np.float64], seed: int) -> float:

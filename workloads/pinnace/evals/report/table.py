@@ -45,7 +45,7 @@ def write_parquet(summaries: Sequence[Summary], path: Path) -> None:
 def leaderboard(summaries: Sequence[Summary]) -> str:
     """A Markdown table: a line for each benchmark, in per cent."""
     lines = [
-        "| benchmark | model | policy | grader (judge) | questions × k | avg@k ± 95 % | pass@k | unfinished | unknown |",
+        "| benchmark | model | policy | grader (judge) | size × k | avg@k ± 95 % | pass@k | unfinished | unknown |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in summaries:

@@ -32,7 +32,7 @@ from pinnace.tiny.model import write_tiny_model
 
 from e2e.faults.model import ScriptedModel
 
-QUICK = Patience(give_up_after=0.5, cap=0.05, first=0.01)
+QUICK = Patience(give_up_after=0.2, cap=0.05, first=0.01)
 Function = Callable[..., str | Reply]
 
 

@@ -78,7 +78,7 @@ def check_pairs(messages: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("policy", SMALL.values(), ids=SMALL)
 @given(events=logs(), context=st.integers(700, 4000))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_must_survive_survives_and_it_fits(
     counter: ModelCounter, policy: Policy, events: list[Event], context: int
 ) -> None:
@@ -100,7 +100,7 @@ def test_what_must_survive_survives_and_it_fits(
 
 @pytest.mark.parametrize("policy", SMALL.values(), ids=SMALL)
 @given(events=logs(), context=st.integers(900, 3000))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_between_two_epochs_each_view_begins_with_the_one_before(
     counter: ModelCounter, policy: Policy, events: list[Event], context: int
 ) -> None:

@@ -15,10 +15,10 @@ _CSV_FIELD = 16 << 20
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of a .jsonl, .json, .csv, .parquet or .xlsx file. Raises `DataInvalid`, `DataMissing`."""
+    """Rows of a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file. Raises `DataInvalid`, `DataMissing`."""
     if not path.is_file():
         raise DataMissing(f"{path} is not there")
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet, ".xlsx": _xlsx}
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet, ".xlsx": _xlsx}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataInvalid(f"{path.name}: unknown format; use {', '.join(readers)}")
@@ -60,6 +60,11 @@ def _csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(_CSV_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as file:
         yield from csv.DictReader(file)
+
+
+def _tsv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file, delimiter="\t")
 
 
 def _parquet(path: Path) -> Iterator[Row]:

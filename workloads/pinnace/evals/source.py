@@ -112,7 +112,13 @@ def _from_hub(data: HubData, revision: str | None, gate: str) -> tuple[Path, str
     where = f"https://huggingface.co/datasets/{data.repo}"
     try:
         folder = Path(
-            snapshot_download(data.repo, repo_type="dataset", revision=revision, allow_patterns=list(data.patterns))
+            snapshot_download(
+                data.repo,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=list(data.patterns),
+                endpoint=os.environ.get("HF_ENDPOINT"),
+            )
         )
     except hub.GatedRepoError:
         raise DataGated(f"{data.repo} is gated: accept its terms at {where} and set HF_TOKEN. {gate}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ YES_NO = [
 ]
 
 
+HLE_OBJECTS = [
+    json.dumps({"extracted_final_answer": "2", "reasoning": "r", "correct": correct, "confidence": confidence})
+    for correct, confidence in (("yes", 80), ("no", 0), ("yes", 100), ("no", 250), ("maybe", 50), ("YES!", 5))
+] + ["not JSON", '```json\n{"extracted_final_answer": "", "reasoning": "", "correct": "no", "confidence": 3}\n```']
+
+
 def oracle_table() -> dict[str, Any]:
     """What both are asked. Random, but the same every time."""
     dice = random.Random(7)
@@ -46,6 +53,7 @@ def oracle_table() -> dict[str, Any]:
     return {
         "gaia": [(reference, answer) for reference, answer, _ in PAIRS],
         "browsecomp": YES_NO,
+        "hle": HLE_OBJECTS,
         "decrypt": [(encrypt_sha256(text, canary), canary) for text, canary in texts],
         "reduce": reduce,
         "clusters": clusters,
@@ -89,6 +97,16 @@ def test_browsecomps_verdicts_agree_with_inspect(oracle: Any) -> None:
 
 
 @pytest.mark.slow
+def test_hles_verdicts_agree_with_inspect(oracle: Any) -> None:
+    asked, said = oracle
+    for told, (verdict, confidence) in zip(asked["hle"], said["hle"], strict=True):
+        ours = readings.hle(told)
+        assert (ours[0].value if ours else None) == {"C": "right", "I": "wrong", None: None}[verdict]
+        if ours is not None:
+            assert ours[2] == confidence
+
+
+@pytest.mark.slow
 def test_browsecomps_cipher_agrees_with_inspect(oracle: Any) -> None:
     assert oracle[1]["decrypt"] == ["What is 2+2?", "東京タワー" * 30, "a"]
 
@@ -120,7 +138,8 @@ def test_a_verdict_is_read_in_its_form_or_not_at_all(reading: str, text: str, ve
 @pytest.mark.parametrize(
     ("reference", "answer", "right"),
     [("2", "我认为…\n最终答案: 2", True), ("2", "最终答案:2", True), ("2", "最终答案：2", True), ("2", "2", True),
-     ("2", "最终答案: 2 个", False), ("2", "最终答案: 3", False), ("a b", "最终答案: ab", False), ("2", "答案是2", False)],
+     ("2", "最终答案: 2 个", False), ("2", "最终答案: 3", False), ("a b", "最终答案: ab", False),
+     ("2", "答案是2", False)],
 )  # fmt: skip
 def test_xbenchs_exact_match_comes_first(reference: str, answer: str, right: bool) -> None:
     assert xbench_exact(reference, answer) is right

@@ -53,6 +53,7 @@ class Record(BaseModel):
     finished: str = ""
     blocked: int = 0
     canaries: int = 0
+    trajectory: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,23 +133,42 @@ class Records:
         self.blobs.put(self.place.grade(unit, grader), grade.model_dump_json(indent=1).encode())
 
     def write(self, unit: Unit, record: Record, log: EventLog) -> bool:
-        """Writes a finished attempt, trajectory first; false if another worker was first, whose record then counts."""
-        folder = self.place.of(unit)
-        if self.blobs.get(f"{folder}/record.json") is not None:
-            return False
-        self.blobs.put(f"{folder}/events.jsonl.gz", gzip.compress(log.dump(), mtime=0))
-        won = self.blobs.claim(f"{folder}/record.json", record.model_dump_json(indent=1).encode())
-        self.blobs.delete([*self.blobs.names(f"{folder}/events"), *self.blobs.names(f"{folder}/leases")])
-        return won
+        """Writes a finished attempt, trajectory first; false if another worker was first, whose record then counts.
+
+        The trajectory's name has its digest, so that a worker that comes too late overwrites nothing.
+        """
+        folder, body = self.place.of(unit), gzip.compress(log.dump(), mtime=0)
+        name = f"events-{hashlib.sha256(body).hexdigest()[:12]}.jsonl.gz"
+        self.blobs.put(f"{folder}/{name}", body)
+        written = record.model_copy(update={"trajectory": name})
+        return self.blobs.claim(f"{folder}/record.json", written.model_dump_json(indent=1).encode())
+
+    def clean(self, unit: Unit) -> None:
+        """Deletes what a finished attempt no longer needs: pieces, leases, trajectories that came too late."""
+        record = self.read([unit]).get(unit)
+        if record is not None:
+            folder = self.place.of(unit)
+            kept = {f"{folder}/record.json", f"{folder}/{record.trajectory}"}
+            self.blobs.delete([name for name in self.blobs.names(folder) if name not in kept])
 
     def trajectory(self, unit: Unit) -> list[Event]:
-        """Events of a finished or unfinished attempt."""
-        folder = self.place.of(unit)
-        whole = self.blobs.get(f"{folder}/events.jsonl.gz")
-        if whole is not None:
-            return read_events(gzip.decompress(whole), name=f"{folder}/events.jsonl.gz")
-        pieces = [self.blobs.get(name) or b"" for name in self.blobs.names(f"{folder}/events")]
-        return read_events(b"".join(pieces), name=f"{folder}/events")
+        """Events of a finished attempt, or of an unfinished one as far as they were written."""
+        record = self.read([unit]).get(unit)
+        if record is None:
+            return self.pieces(unit)[0]
+        name = f"{self.place.of(unit)}/{record.trajectory}"
+        return read_events(gzip.decompress(self.blobs.get(name) or b""), name=name)
+
+    def pieces(self, unit: Unit) -> tuple[list[Event], int]:
+        """Events of an unfinished attempt, and in how many pieces they are."""
+        folder = f"{self.place.of(unit)}/events"
+        names = list(self.blobs.names(folder))
+        content = b"".join(self.blobs.get(name) or b"" for name in names)
+        return read_events(content, name=folder), len(names)
+
+    def forget(self, unit: Unit) -> None:
+        """Deletes an unfinished trajectory, so that it begins anew."""
+        self.blobs.delete(list(self.blobs.names(f"{self.place.of(unit)}/events")))
 
     def _load(
         self, units: Sequence[Unit], name: Callable[[Unit], str], kind: type[Kept]
@@ -165,15 +185,17 @@ class Checkpointer:
     What was not written yet when a worker dies is done again; paid work that was written never is.
     """
 
-    def __init__(self, records: Records, unit: Unit, *, every: float = 10, most: int = 32) -> None:
+    def __init__(self, records: Records, unit: Unit, *, written: int = 0, every: float = 10, most: int = 32) -> None:
+        """`written`: pieces that are there already."""
         self._blobs = records.blobs
         self._folder = f"{records.place.of(unit)}/events"
-        self._number = len(list(self._blobs.names(self._folder)))
+        self._number = written
         self._waiting: list[Event] = []
         self._every = every
         self._most = most
         self._written = time.monotonic()
         self._lock = threading.Lock()
+        self._closed = False
 
     def __call__(self, event: Event) -> None:
         self._waiting.append(event)
@@ -188,12 +210,17 @@ class Checkpointer:
         """Writes what waits; blocks."""
         with self._lock:
             events, self._waiting = self._waiting, []
-            if not events:
+            if not events or self._closed:
                 return
             body = b"".join(encode(event) + b"\n" for event in events)
             self._blobs.put(f"{self._folder}/{self._number:06d}.jsonl", body)
             self._number += 1
             self._written = time.monotonic()
+
+    def close(self) -> None:
+        """Waits for a piece that is being written; none follows. What waits is dropped: the whole log is at hand."""
+        with self._lock:
+            self._closed = True
 
 
 def _safe(name: str) -> str:

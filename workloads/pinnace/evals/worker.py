@@ -174,6 +174,7 @@ class _Worker:
             last = number == self.plan.crashes
             try:
                 if await self._under(lease, unit, last=last):
+                    await asyncio.to_thread(self.records.clean, unit)
                     return
             except (OSError, asyncio.CancelledError):
                 raise
@@ -189,8 +190,9 @@ class _Worker:
 
     async def _under(self, lease: Lease, unit: Unit, *, last: bool) -> bool:
         """One try; false if it should be begun anew."""
-        checkpointer = Checkpointer(self.records, unit, every=self.shard.checkpoint_seconds)
-        body = asyncio.create_task(self._run(unit, checkpointer, last=last))
+        written, pieces = await asyncio.to_thread(self.records.pieces, unit)
+        checkpointer = Checkpointer(self.records, unit, written=pieces, every=self.shard.checkpoint_seconds)
+        body = asyncio.create_task(self._run(unit, EventLog(written, on_append=checkpointer), checkpointer, last=last))
         heart = asyncio.create_task(self._beat(lease, checkpointer))
         try:
             await asyncio.wait({body, heart}, return_when=asyncio.FIRST_COMPLETED)
@@ -221,18 +223,18 @@ class _Worker:
                     return
                 renewed = clock()
 
-    async def _run(self, unit: Unit, checkpointer: Checkpointer, *, last: bool) -> bool:
+    async def _run(self, unit: Unit, events: EventLog, checkpointer: Checkpointer, *, last: bool) -> bool:
         item = self._items[unit.item]
-        events = EventLog(await asyncio.to_thread(self.records.trajectory, unit), on_append=checkpointer)
         async with self.tools(item) as tools:
             await run(self.plan.task(item), self.agent, GuardedTools(tools, self._guard), events)
+        # Before the pieces are deleted: none may be written after that.
+        await asyncio.to_thread(checkpointer.close)
         record = self._record(item, unit, events)
         self.progress.prompt_tokens += record.summary.usage.prompt
         self.progress.completion_tokens += record.summary.usage.completion
         if record.summary.not_the_agent and not last:
             log.warning("%s, attempt %d: %s: begun anew", unit.item, unit.attempt, record.detail)
-            pieces = list(self.records.blobs.names(f"{self.records.place.of(unit)}/events"))
-            await asyncio.to_thread(self.records.blobs.delete, pieces)
+            await asyncio.to_thread(self.records.forget, unit)
             return False
         if await asyncio.to_thread(self.records.write, unit, record, events):
             grade = await grade_record(self.plan, item, record)

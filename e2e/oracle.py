@@ -24,9 +24,9 @@ def inspect_python() -> Path:
     folder, wanted = cache / "oracles/inspect", hashlib.sha256(_LOCK.read_bytes()).hexdigest()
     python, marker = folder / "bin/python", folder / ".synced"
     if not marker.is_file() or marker.read_text() != wanted:
-        base = [uv(), "--system-certs"]
+        base: list[str | Path] = [uv(), "--system-certs"]
         subprocess.run([*base, "venv", "-q", "--clear", "--python", sys.executable, folder], check=True)
-        install = ["pip", "sync", "-q", "--python", python, "--require-hashes", _LOCK]
+        install: list[str | Path] = ["pip", "sync", "-q", "--python", python, "--require-hashes", _LOCK]
         subprocess.run([*base, *install], check=True)
         marker.write_text(wanted)
     return python

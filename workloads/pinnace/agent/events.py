@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -39,6 +41,16 @@ class Call(_Fact):
     arguments: dict[str, Any] = Field(default_factory=dict)
     raw: str | None = None
     problem: str | None = None
+
+    @cached_property
+    def text(self) -> str:
+        """The arguments as JSON, as the model is shown them; made once, since every view needs it."""
+        return json.dumps(self.arguments, ensure_ascii=False)
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for two calls of the same tool with the same arguments, in whatever order and letter case."""
+        return f"{self.name} {json.dumps(self.arguments, sort_keys=True, ensure_ascii=False).casefold()}"
 
 
 class Usage(_Fact):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from .events import Call, Termination
+from .events import Termination
 from .steps import Step, Story
 from .tools import INFRASTRUCTURE
 
@@ -83,11 +82,6 @@ def stop(story: Story, limits: Limits, elapsed: float) -> Stop | None:  # noqa: 
     return None
 
 
-def call_key(call: Call) -> str:
-    """Equal for two calls of the same tool with the same arguments, in whatever order and letter case."""
-    return f"{call.name} {json.dumps(call.arguments, sort_keys=True, ensure_ascii=False).casefold()}"
-
-
 def duplicate_calls(story: Story) -> frozenset[str]:
     """Ids of calls that repeat an earlier one which had a result of its own; asking again after a failure is fair."""
     seen: set[str] = set()
@@ -97,7 +91,7 @@ def duplicate_calls(story: Story) -> frozenset[str]:
             reply = step.replies.get(call.id)
             if call.problem is not None or call.name == "recall":
                 continue
-            key = call_key(call)
+            key = call.key
             if key in seen:
                 again.add(call.id)
             if reply is not None and reply.outcome not in INFRASTRUCTURE:
@@ -114,8 +108,8 @@ def repeats(story: Story, limits: Limits) -> int:
         said = _said(story.steps[index])
         if not said or not any(_same(said, _said(step), limits.similar_percent) for step in earlier):
             break
-        if turn.calls and {call_key(call) for call in turn.calls}.isdisjoint(
-            call_key(call) for step in earlier for call in step.turn.calls
+        if turn.calls and {call.key for call in turn.calls}.isdisjoint(
+            call.key for step in earlier for call in step.turn.calls
         ):
             break  # the same words around a new call are progress
         count += 1
@@ -124,7 +118,7 @@ def repeats(story: Story, limits: Limits) -> int:
 
 def _said(step: Step) -> str:
     turn = step.turn
-    return "\n".join([turn.content, *(call_key(call) for call in turn.calls)]).strip()
+    return "\n".join([turn.content, *(call.key for call in turn.calls)]).strip()
 
 
 def _same(one: str, other: str, percent: int) -> bool:

@@ -22,7 +22,7 @@ from .log import EventLog
 from .model import ContextTooLong, ModelRefused, ModelUnavailable, Reply
 from .recall import RECALL_SCHEMA, recall
 from .refine import Request, goal_of
-from .steps import Story, read_story
+from .steps import Story
 from .tools import DENIED, INVALID_ARGUMENTS, OK, Tools
 from .view import RECALL, ContextFull, View, view_story
 
@@ -63,11 +63,22 @@ class _Run:
         self.log = log
         self._clock = clock
         self._zero = clock() - log.elapsed
+        self._read: Story | None = None
+        self._seen = 0
 
     @property
     def now(self) -> float:
         """Active seconds."""
         return self._clock() - self._zero
+
+    def _story(self) -> Story:
+        """The log, read; only what is new since the last time is looked at."""
+        if self._read is None:
+            self._read, self._seen = Story(self.log.began), 1
+        for index in range(self._seen, len(self.log)):
+            self._read.add(index, self.log[index])
+        self._seen = len(self.log)
+        return self._read
 
     async def to_the_end(self, task: Task) -> Ended:
         if not len(self.log):
@@ -77,7 +88,7 @@ class _Run:
                 f"the log was begun under policy {self.log.began.policy!r}: resume it with that, or delete it"
             )
         while True:
-            story = read_story(self.log)
+            story = self._story()
             if work := self._unfinished(story):
                 if await self._in_time(work, self._left):
                     continue
@@ -166,7 +177,7 @@ class _Run:
     def _take(self, reply: Reply, shown: View, began: float, *, forced: Termination | None = None) -> None:
         """Writes the turn down."""
         said = self.agent.dialect.read(reply)
-        number = sum(isinstance(event, Turned) for event in self.log)
+        number = len(self._story().steps)
         wanted = () if forced else said.calls
         calls = tuple(call.model_copy(update={"id": f"r{number}-{index}"}) for index, call in enumerate(wanted))
         self.log.append(
@@ -272,7 +283,7 @@ class _Run:
         """Ends for a limit; asks for an answer first where that makes sense."""
         if not stop.answer:
             return self._end(stop.reason, detail=stop.detail)
-        steps = read_story(self.log).steps
+        steps = self._story().steps
         for call in steps[-1].unanswered if steps else ():
             self.log.append(Replied(t=self.now, call=call.id, name=call.name, outcome=DENIED, text="Not run: no time."))
         text = _TELL["force"].format(detail=stop.detail, hint=self.agent.rule.hint)
@@ -281,7 +292,7 @@ class _Run:
         began, deadline = self.now, self.now + self.agent.limits.answer_seconds
         answer: list[Reply | Ended] = []
         while True:
-            shown = self._view(read_story(self.log))
+            shown = self._view(self._story())
             if isinstance(shown, Ended):
                 return shown
             if not await self._in_time(self._ask(shown, answer, may_call=False), lambda: deadline - self.now):
@@ -292,7 +303,7 @@ class _Run:
         if isinstance(reply, Ended):
             return reply
         self._take(reply, shown, began, forced=stop.reason)
-        return self._conclude(read_story(self.log)) or self._end(stop.reason)
+        return self._conclude(self._story()) or self._end(stop.reason)
 
     def _end(
         self,

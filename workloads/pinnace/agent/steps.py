@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from .events import Began, Call, Event, Folded, Nudged, Overflowed, Refined, Replied, Turned
 
+_SHY = 0.05
+"""Share of a prompt that the server found too long by which later ones are kept shorter."""
+
 
 @dataclass
 class Step:
@@ -38,15 +41,33 @@ class Story:
     folds: list[tuple[int, Folded]] = field(default_factory=list)
     notes: list[Nudged] = field(default_factory=list)
     slack: int = 0
+    _owner: dict[str, Step] = field(default_factory=dict, repr=False)
+
+    def add(self, index: int, event: Event) -> None:
+        """Takes in event number `index`."""
+        match event:
+            case Turned():
+                step = Step(index, event)
+                self.steps.append(step)
+                self._owner.update((call.id, step) for call in event.calls)
+                self.slack = max(self.slack, event.usage.prompt - event.view_tokens if event.view_tokens else 0)
+            case Replied():
+                self._owner[event.call].replies[event.call] = event
+            case Refined():
+                self.refined[event.call] = event
+            case Folded():
+                self.folds.append((index, event))
+            case Nudged():
+                (self.steps[-1].notes if self.steps else self.notes).append(event)
+            case Overflowed():
+                self.slack += max(64, int(event.counted * _SHY))
+            case _:
+                pass
 
     @property
     def results(self) -> dict[str, Replied]:
         """All replies, by call."""
         return {call: reply for step in self.steps for call, reply in step.replies.items()}
-
-
-_SHY = 0.05
-"""Share of a prompt that the server found too long by which later ones are kept shorter."""
 
 
 def read_story(events: Iterable[Event]) -> Story:
@@ -55,24 +76,6 @@ def read_story(events: Iterable[Event]) -> Story:
     _, first = next(iterator)
     assert isinstance(first, Began), "the log does not begin with `began`"  # noqa: S101 - EventLog.began says so kindly
     story = Story(first)
-    owner: dict[str, Step] = {}
     for index, event in iterator:
-        match event:
-            case Turned():
-                step = Step(index, event)
-                story.steps.append(step)
-                owner.update((call.id, step) for call in event.calls)
-                story.slack = max(story.slack, event.usage.prompt - event.view_tokens if event.view_tokens else 0)
-            case Replied():
-                owner[event.call].replies[event.call] = event
-            case Refined():
-                story.refined[event.call] = event
-            case Folded():
-                story.folds.append((index, event))
-            case Nudged():
-                (story.steps[-1].notes if story.steps else story.notes).append(event)
-            case Overflowed():
-                story.slack += max(64, int(event.counted * _SHY))
-            case _:
-                pass
+        story.add(index, event)
     return story

@@ -10,7 +10,7 @@ from typing import Any
 from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
 
-from .assemble import AgentOptions, DataOptions, EndpointOptions, assemble, find_data, judge_at
+from .assemble import AgentOptions, DataOptions, EndpointOptions, assemble, find_data, judge_at, tools_for
 from .blobs import Blobs, open_blobs
 from .errors import BadPlan
 from .grading import grade_all
@@ -62,6 +62,7 @@ class _Remembered(BaseModel):
 async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _: None) -> Done:
     """Loads, checks, runs, grades and reports. What can't work raises before the model is asked anything."""
     loaded = [find_data(each) for each in options.data]
+    tools_for(options.agent.tools)
     agent = await _checked(options)
     parts = [
         assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)

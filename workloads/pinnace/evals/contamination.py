@@ -84,7 +84,7 @@ class GuardedTools:
 def _plain(address: str) -> str:
     address = address.casefold().removeprefix("https://").removeprefix("http://").removeprefix("www.")
     host, slash, path = address.partition("/")
-    return host.rstrip(".") + slash + re.sub(r"/+", "/", path).rstrip("/.,;:)")
+    return host.rstrip(".") + slash + re.sub(r"/+", "/", path).lstrip("/").rstrip("/.,;:)")
 
 
 def _texts(value: object) -> list[str]:

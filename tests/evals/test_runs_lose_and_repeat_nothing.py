@@ -87,9 +87,18 @@ async def test_more_attempts_and_questions_later_keep_what_there_is(setup: Setup
 
 
 async def test_shards_share_the_work_and_never_the_same_attempt(setup: Setup, blobs: Blobs) -> None:
-    async with scripted_model(right) as model:
+    together, waiting = asyncio.Event(), list[str]()
+
+    async def script(request: Request) -> Answer:
+        waiting.append(question(request))
+        if len(waiting) == 3:
+            together.set()
+        await asyncio.wait_for(together.wait(), 30)  # each shard has one in flight: all three are at work
+        return right(request)
+
+    async with scripted_model(script) as model:
         plan, agent = setup(model.url, sums(10), attempts=2)
-        shards = [replace(QUICK, index=index, count=3, concurrency=3) for index in range(3)]
+        shards = [replace(QUICK, index=index, count=3, concurrency=1, ttl=30) for index in range(3)]
         done = await asyncio.gather(*(work(plan, agent, no_tools, Records(blobs, plan.place), each) for each in shards))
         asked = Counter(question(request) for request in model.requests)
         assert set(asked.values()) == {2}

@@ -142,12 +142,8 @@ class _Worker:
         left = [unit for unit in units if (unit.slug, unit.attempt) not in finished]
         self.progress.total, self.progress.kept = len(units), len(units) - len(left)
         self._on_progress(self.progress)
-        mine = self.shard.index
-        return (
-            sorted(left, key=lambda unit: (units.index(unit) - mine) % self.shard.count)
-            if self.shard.count > 1
-            else left
-        )
+        order = {unit: (number - self.shard.index) % self.shard.count for number, unit in enumerate(units)}
+        return sorted(left, key=lambda unit: order[unit])
 
     async def _drain(self, waiting: deque[Unit], elsewhere: list[Unit]) -> None:
         while waiting and not self.progress.stopped:

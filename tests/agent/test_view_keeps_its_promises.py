@@ -94,8 +94,23 @@ def test_what_must_survive_survives_and_it_fits(
         said = [message for message in shown.messages if message["role"] == "assistant"][-1]
         assert [call["id"] for call in said.get("tool_calls", ())] == [call.id for call in turns[-1].calls]
         assert shown.squeezed or said["content"] == turns[-1].content
+        last = [message["content"] for message in shown.messages if message.get("tool_call_id", "x").startswith(
+            tuple(call.id for call in turns[-1].calls) or ("none",))]  # fmt: skip
+        assert len(last) == len(turns[-1].calls)
+        assert not any("not shown any more" in content for content in last), "a result of the last step is hidden"
     again = view([decode(encode(event)) for event in events], policy, counter, budget)
     assert again == shown
+
+
+@pytest.mark.parametrize("policy", SMALL.values(), ids=SMALL)
+@given(events=logs(), missing=st.integers(-3, 120))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_it_fits_to_the_token(counter: ModelCounter, policy: Policy, events: list[Event], missing: int) -> None:
+    whole = view(events, policy, counter, Budget(10**6, 100))
+    budget = Budget(max(700, whole.full_tokens - missing + 100), 100)
+    shown = view(events, policy, counter, budget)
+    assert shown.tokens <= budget.limit
+    assert shown.overflow == (whole.full_tokens > budget.limit)
 
 
 @pytest.mark.parametrize("policy", SMALL.values(), ids=SMALL)

@@ -26,6 +26,8 @@ from .plan import Plan, ToolsFor
 from .records import Checkpointer, Record, Records, Unit
 
 log = logging.getLogger(__name__)
+_LOOK_SECONDS = 2
+"""How often to look whether others have finished."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,9 @@ class _Worker:
                     group.create_task(self._drain(waiting, elsewhere))
             if elsewhere and not self.progress.stopped:
                 # Others are at these. They finish, or their leases run out.
-                await asyncio.sleep(self.shard.ttl / 4)
-                finished = await asyncio.to_thread(self.records.finished)
-                elsewhere = [unit for unit in elsewhere if (unit.slug, unit.attempt) not in finished]
+                await asyncio.sleep(min(self.shard.ttl / 4, _LOOK_SECONDS))
+                finished = await asyncio.to_thread(self.records.read, elsewhere)
+                elsewhere = [unit for unit in elsewhere if unit not in finished]
             waiting = deque(elsewhere)
         return self.progress
 

@@ -169,6 +169,14 @@ def test_the_last_results_stay_and_older_ones_can_be_called_back(counter: ModelC
     assert all(f"recall(id='r{number}-0')" in results[number] for number in range(3))
 
 
+def test_no_result_of_the_last_step_is_hidden_however_many_it_has(counter: ModelCounter) -> None:
+    calls = tuple(Call(id=f"r0-{index}", name="search", arguments={}) for index in range(4))
+    events: list[Event] = [Began(question="Q", tools=(TOOL,)), Turned(calls=calls)]
+    events += [Replied(call=call.id, name="search", outcome="ok", text=f"result {call.id}") for call in calls]
+    shown = view(events, SMALL["keep-last-k"], counter, Budget(4000, 100))
+    assert [message["content"] for message in shown.messages[2:]] == [f"result {call.id}" for call in calls]
+
+
 def test_a_cut_result_says_how_to_see_the_rest(counter: ModelCounter) -> None:
     text = prose(5, 3000)
     call = Call(id="r0-0", name="search", arguments={})

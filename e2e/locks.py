@@ -52,8 +52,10 @@ CPU = ("overrides-cpu.txt",)
 # In order: a lock comes after those that constrain it.
 LOCKS = (
     Lock("uv", ("uv.in",), project=False),
-    Lock("dev", ("torch-cpu.in",), ("operator", "sft", "tools", "dev"), overrides=CPU),
+    Lock("dev", ("torch-cpu.in",), ("operator", "sft", "tools", "evals", "dev"), overrides=CPU),
     Lock("image-build", ("image-build.in",), project=False, constraints=("dev.txt",)),
+    # The oracle of the graders' conformance tests; an environment of its own, never in an image.
+    Lock("inspect", ("inspect.in",), project=False),
     Lock("operator", extras=("operator",), constraints=("dev.txt",)),
     Lock("tools", extras=("tools",), constraints=("dev.txt",)),
     Lock("catalogue-mcp1", ("catalogue-mcp1.in",), project=False),

@@ -100,7 +100,7 @@ def test_killed_at_every_write(
 def test_killed_at_random_moments(run: RunDirectory, settings: S3Settings, tree: Tree, tmp_path: Path) -> None:
     save(run, 1, tree("one"))
     folder = tree("two", big=6 * PART, a=b"1")
-    chance = random.Random(7)  # noqa: S311 - a repeatable choice of moments
+    chance = random.Random(7)
     for number in range(6):
         with _start(settings, folder) as child:
             assert child.stdout is not None

@@ -235,6 +235,17 @@ def test_a_restart_does_not_start_a_burst() -> None:
     assert len(Scheduler(SMALL, version=40).admit()) == len(Scheduler(SMALL).admit())
 
 
+def test_a_restart_keeps_what_was_sampled_and_samples_the_rest() -> None:
+    kept = [trajectory("4-0-0", reward=1.0, version=6), trajectory("5-0-0", version=7), trajectory("5-1-2", version=7)]
+    old = trajectory("3-0-0", version=2)
+    scheduler = Scheduler(SMALL, version=7)
+    launched = scheduler.restore([*kept, old], ids=["0-0-0", "9-1-0", *(one.id for one in kept)])
+    assert launched == [Slot(4, 1, 0)]
+    assert scheduler.complete() == {5: kept[1:]}
+    assert scheduler.counts == {"group_stale": 1}
+    assert min(slot.group for slot in scheduler.admit()) == 10  # no number is given twice
+
+
 @pytest.mark.parametrize(
     ("changes", "remedy"),
     [

@@ -13,6 +13,7 @@ members only would teach haste.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -58,6 +59,15 @@ class Slot(NamedTuple):
     group: int
     member: int
     launch: int
+
+    @property
+    def id(self) -> str:
+        """The id of its trajectory, by which the store knows it."""
+        return "-".join(map(str, self))
+
+    @classmethod
+    def parse(cls, id_: str) -> Slot:
+        return cls(*map(int, id_.split("-")))
 
 
 @dataclass
@@ -109,6 +119,23 @@ class Scheduler:
             started += [self._launch(self._next, group, member, 0) for member in range(plan.group_size)]
             self._next += 1
         return started
+
+    def restore(self, waiting: Iterable[Trajectory], *, ids: Iterable[str]) -> list[Slot]:
+        """Takes back what a store kept over a restart; returns the missing members' slots, all to be launched.
+
+        `ids` are those of all trajectories that the store has ever seen: their groups' numbers are not given again.
+        """
+        self._next = max((Slot.parse(id_).group + 1 for id_ in ids), default=0)
+        for slot, trajectory in sorted((Slot.parse(one.id), one) for one in waiting):
+            group = self._groups.setdefault(slot.group, _Group())
+            group.done[slot.member], group.started[slot.member] = trajectory, self.version
+        self._discard_stale()
+        return [
+            self._launch(number, group, member, 0)
+            for number, group in self._groups.items()
+            for member in range(self._schedule.group_size)
+            if member not in group.done
+        ]
 
     def finished(self, slot: Slot, trajectory: Trajectory) -> Slot | None:
         """Takes a trajectory. Returns the slot to launch instead when it can't be used.
@@ -167,6 +194,9 @@ class Scheduler:
         if version <= self.version:
             raise ValueError(f"policy version {version} after {self.version}: versions only grow")
         self.version = version
+        return self._discard_stale()
+
+    def _discard_stale(self) -> list[Slot]:
         old = [number for number, group in self._groups.items() if group.oldest < self._bound]
         aborted = [slot for number in old for slot in self._groups[number].running.values()]
         for number in old:

@@ -29,7 +29,7 @@ class DeepSpeedEngine:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         *,
         token_budget: int,
         zero_stage: Literal[0, 1, 2, 3] = 2,
@@ -38,6 +38,7 @@ class DeepSpeedEngine:
         temperature: float = 1.0,
         max_grad_norm: float = 1.0,
         head_chunk: int = 1024,
+        gradient_checkpointing: bool = True,
     ) -> None:
         zero: dict[str, Any] = {"stage": zero_stage}
         if offload_optimizer:
@@ -45,7 +46,9 @@ class DeepSpeedEngine:
         self._stage = zero_stage
         self._budget = token_budget
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=Policy(model, temperature=temperature, chunk=head_chunk),
+            model=Policy(
+                model, temperature=temperature, chunk=head_chunk, gradient_checkpointing=gradient_checkpointing
+            ),
             model_parameters=list(model.parameters()),
             config={
                 "train_micro_batch_size_per_gpu": 1,
@@ -80,8 +83,13 @@ class DeepSpeedEngine:
                 "weight_decay": parameters.weight_decay,
                 "betas": (parameters.beta1, parameters.beta2),
             }
+        # Stage 0 in float32 clips without keeping the norm; its gradients are whole by now.
+        before = nn.utils.get_total_norm(
+            [value.grad for value in self._engine.module.parameters() if value.grad is not None]
+        )
         self._engine.step()
-        norm = float(self._engine.get_global_grad_norm() or 0.0)
+        known = self._engine.get_global_grad_norm()
+        norm = float(before if known is None else known)
         if not math.isfinite(norm):
             raise NotFinite(f"the gradient norm is {norm}")
         return norm

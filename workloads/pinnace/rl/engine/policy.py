@@ -18,10 +18,14 @@ from .row import Row
 class Policy(nn.Module):
     """Wraps a `transformers` causal LM (`model.model` and `model.lm_head`)."""
 
-    def __init__(self, model: nn.Module, *, temperature: float = 1.0, chunk: int = 1024) -> None:
+    def __init__(
+        self, model: Any, *, temperature: float = 1.0, chunk: int = 1024, gradient_checkpointing: bool = True
+    ) -> None:
         """`temperature` is the sampler's; `chunk` is how many tokens' logits exist at once."""
         super().__init__()
-        self.model = model
+        self.model = model.train()  # transformers checkpoints only then; policies have no dropout
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._temperature = temperature
         self._chunk = chunk
 
@@ -38,11 +42,13 @@ class Policy(nn.Module):
 def chunked_logprobs(
     hidden: Tensor, head: nn.Module, targets: Tensor, *, temperature: float, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of `targets` and entropies, shape [N] each, from hidden states [N, d]; `chunk` rows at a time."""
+    """Log-probs of `targets` and entropies (without gradient), [N] each, from hidden states [N, d], `chunk` at a time."""
 
     def part(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         logs = torch.log_softmax(head(states).float() / temperature, -1)
-        return logs.gather(-1, wanted[:, None]).squeeze(-1), -(logs.exp() * logs).sum(-1)
+        with torch.no_grad():  # with a graph that nobody goes back through, all chunks' logits would stay alive at once
+            entropy = -(logs.exp() * logs).sum(-1)
+        return logs.gather(-1, wanted[:, None]).squeeze(-1), entropy
 
     made = [
         checkpoint(part, hidden[start : start + chunk], targets[start : start + chunk], use_reentrant=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,19 @@ class TorchEngine:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         *,
         token_budget: int,
         temperature: float = 1.0,
         max_grad_norm: float = 1.0,
         head_chunk: int = 1024,
+        gradient_checkpointing: bool = True,
     ) -> None:
         """`token_budget` is the most tokens of a micro-batch; `temperature` the sampler's."""
         self._model = model
-        self._policy = Policy(model, temperature=temperature, chunk=head_chunk)
+        self._policy = Policy(
+            model, temperature=temperature, chunk=head_chunk, gradient_checkpointing=gradient_checkpointing
+        )
         self._budget = token_budget
         self._max_grad_norm = max_grad_norm
         self._optimizer = torch.optim.AdamW(model.parameters())
@@ -71,7 +75,8 @@ class TorchEngine:
 
     @property
     def _device(self) -> torch.device:
-        return next(self._model.parameters()).device
+        device: torch.device = next(self._model.parameters()).device
+        return device
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Sequence[tuple[int, ...]]:
         packing = pack([len(sample.ids) for sample in samples], ranks=1, budget=self._budget)

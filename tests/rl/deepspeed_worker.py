@@ -9,6 +9,7 @@ from pathlib import Path
 import deepspeed
 import torch
 from pinnace.rl.engine.deepspeed_engine import DeepSpeedEngine
+from pinnace.rl.engine.policy import Policy
 from pinnace.rl.engine.protocol import OptimizerParameters
 from pinnace.rl.loss import LOSSES
 from transformers import AutoModelForCausalLM
@@ -22,7 +23,7 @@ def main(directory: Path, out: Path) -> None:
     results = {}
     for stage in (0, 1, 2, 3):
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-        engine = DeepSpeedEngine(model, token_budget=64, zero_stage=stage)
+        engine = DeepSpeedEngine(Policy(model), token_budget=64, zero_stage=stage)
         norms = []
         for _ in range(2):
             first = engine.accumulate(samples[:3], LOSSES["grpo"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from pinnace.rl.engine.policy import chunked_logprobs
+from pinnace.rl.engine.policy import Policy, chunked_logprobs
 from pinnace.rl.engine.protocol import NotFinite, OptimizerParameters
 from pinnace.rl.engine.torch_engine import TorchEngine
 from pinnace.rl.loss import LOSSES
@@ -82,7 +82,7 @@ def gradients(model: nn.Module) -> torch.Tensor:
 @pytest.mark.slow
 def test_packed_log_probs_equal_those_of_each_sample_alone(directory: Path) -> None:
     model, samples = load(directory), random_samples(9)
-    packed = TorchEngine(model, token_budget=10_000).logprobs(samples)
+    packed = TorchEngine(Policy(model), token_budget=10_000).logprobs(samples)
     for sample, row in zip(samples, packed, strict=True):
         with torch.no_grad():
             logs = torch.log_softmax(model(torch.tensor([sample.ids])).logits[0], -1)
@@ -98,7 +98,7 @@ def test_neither_micro_batches_nor_several_calls_change_the_gradient(directory: 
 
     def run(budget: int, *parts: slice) -> tuple[torch.Tensor, list[tuple[float, ...]], dict[str, float]]:
         model = load(directory)
-        engine = TorchEngine(model, token_budget=budget)
+        engine = TorchEngine(Policy(model), token_budget=budget)
         made = [engine.accumulate(samples[part], LOSSES[name], prox=prox[part]) for part in parts]
         rows = [row for one in made for row in one.logprobs]
         return gradients(model), rows, {key: sum(one.sums[key] for one in made) for key in made[0].sums}
@@ -114,7 +114,7 @@ def test_neither_micro_batches_nor_several_calls_change_the_gradient(directory: 
 @pytest.mark.slow
 def test_a_step_learns_and_says_how_far_it_went(directory: Path) -> None:
     model = load(directory)
-    engine = TorchEngine(model, token_budget=500)
+    engine = TorchEngine(Policy(model), token_budget=500)
     samples = [replace(sample, advantages=tuple(float(on) for on in sample.loss_mask)) for sample in random_samples(4)]
     start = engine.logprobs(samples)
     samples = [replace(sample, behaviour_logprobs=row) for sample, row in zip(samples, start, strict=True)]
@@ -128,7 +128,7 @@ def test_a_step_learns_and_says_how_far_it_went(directory: Path) -> None:
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_names_the_trajectories(directory: Path) -> None:
     model = load(directory)
-    engine = TorchEngine(model, token_budget=500)
+    engine = TorchEngine(Policy(model), token_budget=500)
     bad = [replace(sample, advantages=(float("nan"),) * len(sample.ids)) for sample in random_samples(1)]
     with pytest.raises(NotFinite, match="trajectories 0"):
         engine.accumulate(bad, LOSSES["grpo"])
@@ -159,7 +159,7 @@ def zero(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def expected(directory: Path) -> tuple[list[tuple[float, ...]], dict[str, Any], list[float], list[tuple[float, ...]]]:
     model, samples = load(directory), batch()
-    engine = TorchEngine(model, token_budget=64)
+    engine = TorchEngine(Policy(model), token_budget=64)
     norms = []
     for _ in range(2):
         first = engine.accumulate(samples[:3], LOSSES["grpo"])

@@ -11,6 +11,7 @@ import typer
 
 PLUGINS = "pinnace.commands"
 BUILTIN = {
+    "rl": ("pinnace.rl.cli:app", "Reinforcement learning: memory plans."),
     "sft": ("pinnace.sft.cli:app", "Supervised fine-tuning: what runs in an SFTJob's pods."),
     "tiny-model": ("pinnace.tiny.cli:app", "Make the tiny Qwen3 of the demo and the tests"),
     "artifact": ("pinnace.storage.cli:artifact", "Publish, fetch and look at artifacts in S3."),

@@ -29,16 +29,13 @@ class DeepSpeedEngine:
 
     def __init__(
         self,
-        model: Any,
+        policy: Policy,
         *,
         token_budget: int,
         zero_stage: Literal[0, 1, 2, 3] = 2,
         offload_optimizer: bool = False,
         bf16: bool = False,
-        temperature: float = 1.0,
         max_grad_norm: float = 1.0,
-        head_chunk: int = 1024,
-        gradient_checkpointing: bool = True,
     ) -> None:
         zero: dict[str, Any] = {"stage": zero_stage}
         if offload_optimizer:
@@ -46,10 +43,8 @@ class DeepSpeedEngine:
         self._stage = zero_stage
         self._budget = token_budget
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=Policy(
-                model, temperature=temperature, chunk=head_chunk, gradient_checkpointing=gradient_checkpointing
-            ),
-            model_parameters=list(model.parameters()),
+            model=policy,
+            model_parameters=list(policy.parameters()),
             config={
                 "train_micro_batch_size_per_gpu": 1,
                 "gradient_accumulation_steps": 1,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +20,12 @@ from .protocol import Accumulated, Logprobs, NotFinite, OptimizerParameters
 class TorchEngine:
     """A `TrainEngine` of one rank."""
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        token_budget: int,
-        temperature: float = 1.0,
-        max_grad_norm: float = 1.0,
-        head_chunk: int = 1024,
-        gradient_checkpointing: bool = True,
-    ) -> None:
-        """`token_budget` is the most tokens of a micro-batch; `temperature` the sampler's."""
-        self._model = model
-        self._policy = Policy(
-            model, temperature=temperature, chunk=head_chunk, gradient_checkpointing=gradient_checkpointing
-        )
+    def __init__(self, policy: Policy, *, token_budget: int, max_grad_norm: float = 1.0) -> None:
+        """`token_budget` is the most tokens of a micro-batch."""
+        self._policy = policy
         self._budget = token_budget
         self._max_grad_norm = max_grad_norm
-        self._optimizer = torch.optim.AdamW(model.parameters())
+        self._optimizer = torch.optim.AdamW(policy.parameters())
 
     def accumulate(
         self, samples: Sequence[Sample], loss: Loss, *, prox: Logprobs | None = None, reference: Logprobs | None = None
@@ -49,7 +36,7 @@ class TorchEngine:
         return batch.accumulated()
 
     def apply(self, parameters: OptimizerParameters) -> float:
-        norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), self._max_grad_norm))
+        norm = float(nn.utils.clip_grad_norm_(self._policy.parameters(), self._max_grad_norm))
         if not math.isfinite(norm):
             self._optimizer.zero_grad()
             raise NotFinite(f"the gradient norm is {norm}")
@@ -71,12 +58,11 @@ class TorchEngine:
         return batch.accumulated().logprobs
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, value.detach()) for name, value in self._model.named_parameters())
+        return ((name, value.detach()) for name, value in self._policy.model.named_parameters())
 
     @property
     def _device(self) -> torch.device:
-        device: torch.device = next(self._model.parameters()).device
-        return device
+        return next(self._policy.parameters()).device
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Sequence[tuple[int, ...]]:
         packing = pack([len(sample.ids) for sample in samples], ranks=1, budget=self._budget)

@@ -42,7 +42,7 @@ class Policy(nn.Module):
 def chunked_logprobs(
     hidden: Tensor, head: nn.Module, targets: Tensor, *, temperature: float, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of `targets`, and entropies without gradient, [N] each, from hidden states [N, d]; `chunk` at a time."""
+    """Log-probs of `targets` and, without gradient, entropies: [N]; `hidden` is [N, d], `chunk` of it at once."""
 
     def part(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         logs = torch.log_softmax(head(states).float() / temperature, -1)

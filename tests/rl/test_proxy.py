@@ -299,7 +299,9 @@ async def test_what_is_not_offered_names_the_alternative_and_is_counted(
             "image_url",
         ),
         ("/v1/chat/completions", {"messages": [*ASK, {"role": "assistant", "content": "x"}]}, 400, "half a turn"),
+        ("/v1/chat/completions", {"messages": ASK, "max_tokens": "many"}, 400, "positive integer"),
         ("/v1/responses", {"input": "x", "background": True}, 501, "use `stream`"),
+        ("/v1/responses", {"input": "x", "text": {"format": {"type": "json_object"}}}, 501, "ask for JSON"),
         ("/v1/responses", {"input": "x", "tools": [{"type": "web_search"}]}, 501, "function tool"),
         ("/v1/responses", {"input": [{"type": "item_reference", "id": "1"}]}, 501, "send messages"),
         ("/v1/responses", {"input": "x", "previous_response_id": "resp_0"}, 400, "no response 'resp_0'"),
@@ -423,6 +425,8 @@ async def test_sessions_are_opened_rewarded_and_ended_over_http(serve: Serve, to
         control = {"Authorization": "Bearer control"}
         named = {"id": "7-1-0", "task_id": "t", "group_id": "7"}
         assert (await http.post("/rl/sessions", json=named)).status_code == 401
+        for wrong in ({"id": "7-1-0"}, {**named, "mode": "sleep"}):
+            assert (await http.post("/rl/sessions", json=wrong, headers=control)).status_code == 400
         opened = (await http.post("/rl/sessions", json=named, headers=control)).json()
         client = openai.AsyncOpenAI(base_url=served.url + opened["path"], api_key="x")
         await client.chat.completions.create(model="m", messages=ASK)
@@ -430,6 +434,8 @@ async def test_sessions_are_opened_rewarded_and_ended_over_http(serve: Serve, to
         assert (await http.post("/reward", json={"value": 0.25, "turn": 0}, headers=agent)).status_code == 200
         assert (await http.post("/reward", json={"value": "nan"}, headers=agent)).status_code == 400
         assert (await http.post("/reward", json={"value": 1.0}, headers=agent)).status_code == 200
+        how = {"termination": "bored"}
+        assert (await http.post(f"/rl/sessions/{opened['key']}/end", json=how, headers=control)).status_code == 400
         ended = await http.post(f"/rl/sessions/{opened['key']}/end", json={}, headers=control)
         trajectory = load_trajectory(ended.content)
         assert (trajectory.id, trajectory.reward.verdict, trajectory.turns[0].reward) == ("7-1-0", Verdict.RIGHT, 0.25)

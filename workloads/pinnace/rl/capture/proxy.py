@@ -49,7 +49,7 @@ class Proxy:
     async def chat_completions(self, request: web.Request) -> web.StreamResponse:
         session, asked = await self._asked(request, chat_completions.UNDERSTOOD)
         conversation = chat_completions.conversation_of(asked)
-        limit = asked.get("max_completion_tokens") or asked.get("max_tokens")
+        limit = _limit(asked, "max_completion_tokens", "max_tokens")
         answer = await self._capture.answer(session, conversation, max_tokens=limit, wanted=_connected(request))
         if not asked.get("stream"):
             return web.json_response(chat_completions.body(answer, self._model))
@@ -63,7 +63,7 @@ class Proxy:
         if previous and previous not in session.responses:
             raise Refused(400, f"no response {previous!r} in this session", code="previous_response_not_found")
         conversation = responses.request_to_conversation(asked, session.responses.get(previous or ""))
-        limit = asked.get("max_output_tokens")
+        limit = _limit(asked, "max_output_tokens")
         answer = await self._capture.answer(session, conversation, max_tokens=limit, wanted=_connected(request))
         whole = responses.body(answer, self._model, asked)
         session.responses[whole["id"]] = session.exchanges[-1].conversation
@@ -106,14 +106,19 @@ class Proxy:
                 id=given["id"], task_id=given["task_id"], group_id=given["group_id"], mode=given.get("mode", "train")
             )
         except KeyError as error:
-            raise Refused(400, f"a session needs {error}", code="invalid_session") from error
+            raise Refused(
+                400, f"a session needs id, task_id and group_id, and a known mode: {error}", code="invalid_session"
+            ) from error
         return web.json_response({"key": session.key, "path": f"/session/{session.key}/v1"})
 
     async def end_session(self, request: web.Request) -> web.StreamResponse:
         """Ends a session and returns its trajectory; the body may name the termination."""
         self._control(request)
         given = await _json(request)
-        termination = Termination(given.get("termination", Termination.ANSWERED))
+        try:
+            termination = Termination(given.get("termination", Termination.ANSWERED))
+        except ValueError as error:
+            raise Refused(400, f"{error}: one of {', '.join(Termination)}", code="invalid_termination") from error
         trajectory = self._capture.sessions.close(request.match_info["key"], termination)
         return web.Response(body=dump_trajectory(trajectory), content_type="application/json")
 
@@ -145,6 +150,15 @@ class Proxy:
             # OpenAI's clients repeat every 5xx unless told not to, and a 501 stays a 501.
             headers = {"Retry-After": str(RETRY_SECONDS)} if passing else {"x-should-retry": "false"}
             return web.json_response(refused.body(), status=refused.status, headers=headers)
+
+
+def _limit(asked: dict[str, Any], *names: str) -> int | None:
+    for name in names:
+        if asked.get(name) is not None:
+            if not isinstance(asked[name], int) or asked[name] < 1:
+                raise Refused(400, f"`{name}` must be a positive integer", code="invalid_value", parameter=name)
+            return int(asked[name])
+    return None
 
 
 def _connected(request: web.Request) -> Callable[[], bool]:

@@ -36,10 +36,7 @@ UNSUPPORTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "logprobs": (_nothing, "they are in the trajectory, for every token"),
     "top_logprobs": (_nothing, "they are in the trajectory, for every token"),
     "response_format": (lambda v: v is None or v == {"type": "text"}, "ask for JSON in the prompt and check it"),
-    "text": (
-        lambda v: v is None or v.get("format", {"type": "text"}) == {"type": "text"},
-        "ask for JSON in the prompt",
-    ),
+    "text": (lambda v: v in (None, {}, {"format": {"type": "text"}}), "ask for JSON in the prompt and check it"),
     "tool_choice": (lambda value: value in (None, "auto", "none"), "say in the prompt which tool to call"),
     "parallel_tool_calls": (
         lambda value: value in (None, True),

@@ -66,7 +66,8 @@ class Sessions:
         self._open: dict[str, Session] = {}
 
     def open(self, *, id: str, task_id: str, group_id: str, mode: Mode = "train") -> Session:  # noqa: A002
-        """A new session; its key is the agent's `OPENAI_API_KEY`."""
+        """A new session; its key is the agent's `OPENAI_API_KEY`. Raises KeyError for a mode without sampling."""
+        _ = self.sampling[mode]
         session = Session(id=id, task_id=task_id, group_id=group_id, mode=mode)
         self._open[session.key] = session
         return session

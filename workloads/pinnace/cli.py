@@ -11,6 +11,7 @@ import typer
 
 PLUGINS = "pinnace.commands"
 BUILTIN = {
+    "rl": ("pinnace.rl.cli:app", "Reinforcement learning: memory plans."),
     "sft": ("pinnace.sft.cli:app", "Supervised fine-tuning: what runs in an SFTJob's pods."),
     "eval": ("pinnace.evals.cli:app", "Evaluate an agent on benchmarks: run, grade, compare, report."),
     "tiny-model": ("pinnace.tiny.cli:app", "Make the tiny Qwen3 of the demo and the tests"),

@@ -70,18 +70,23 @@ class Conversation:
         return [index for index, message in enumerate(self.messages) if message.role == "assistant"]
 
 
-def parse_conversation(record: object) -> Conversation:
+def parse_conversation(record: object, *, for_training: bool = True) -> Conversation:
     """Reads `{"messages": […], "tools": […]}`; raises `MessageError` naming the field at fault.
 
     `messages` and `tools` may also be JSON text (as some Parquet files keep them). Parts of type `text` are joined;
-    any other part is refused, since a text model would not see it.
+    any other part is refused, since a text model would not see it. With `for_training=False` (a prompt to a server) it
+    needs no assistant message, and those that it has may be empty: models write such turns.
     """
     if not isinstance(record, Mapping):
         raise MessageError(f"expected an object with `messages`, got {_kind(record)}")
     raw_messages = _decoded(record.get("messages"), "messages")
     if not isinstance(raw_messages, Sequence) or isinstance(raw_messages, str) or not raw_messages:
         raise MessageError("`messages` must be a non-empty list")
-    messages = tuple(_message(raw, f"messages[{index}]") for index, raw in enumerate(raw_messages))
+    messages = tuple(
+        _message(raw, f"messages[{index}]", may_be_empty=not for_training) for index, raw in enumerate(raw_messages)
+    )
+    if for_training and not any(message.role == "assistant" for message in messages):
+        raise MessageError("no assistant message: there is nothing to learn from")
     _check_order(messages)
     raw_tools = _decoded(record.get("tools"), "tools") or ()
     if not isinstance(raw_tools, Sequence) or isinstance(raw_tools, str):
@@ -91,8 +96,6 @@ def parse_conversation(record: object) -> Conversation:
 
 
 def _check_order(messages: tuple[Message, ...]) -> None:
-    if not any(message.role == "assistant" for message in messages):
-        raise MessageError("no assistant message: there is nothing to learn from")
     if messages[0].role in {"assistant", "tool"}:
         raise MessageError(f"messages[0]: a conversation cannot begin with role {messages[0].role!r}")
     known: set[str] = set()
@@ -108,7 +111,7 @@ def _check_order(messages: tuple[Message, ...]) -> None:
             expecting = bool(message.tool_calls)
 
 
-def _message(raw: object, where: str) -> Message:
+def _message(raw: object, where: str, *, may_be_empty: bool) -> Message:
     if not isinstance(raw, Mapping):
         raise MessageError(f"{where} must be an object, got {_kind(raw)}")
     fields = {key: value for key, value in raw.items() if value is not None}
@@ -127,7 +130,7 @@ def _message(raw: object, where: str) -> Message:
     if reasoning is not None and not isinstance(reasoning, str):
         raise MessageError(f"{where}.reasoning_content must be text, got {_kind(reasoning)}")
     tool_calls = tuple(_tool_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(calls))
-    if role == "assistant" and not (content.strip() or tool_calls or (reasoning or "").strip()):
+    if role == "assistant" and not may_be_empty and not (content.strip() or tool_calls or (reasoning or "").strip()):
         raise MessageError(f"{where}: an assistant message without content, reasoning or tool calls")
     return Message(
         role="system" if role == "developer" else cast("Role", role),

@@ -1,0 +1,39 @@
+"""What a rollout engine offers: token ids in, token ids out, with a log-prob and a policy version for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+class EngineUnavailable(ConnectionError):
+    """The engine did not answer; asking again, or another replica, may help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParameters:
+    """How every token is drawn. Log-probs are of this distribution: after temperature, over the whole vocabulary.
+
+    There is no top-p or top-k here: what they cut off would have no log-probability.
+    """
+
+    temperature: float = 1.0
+    max_tokens: int = 4096
+    stop_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One answer; `ids` include the stop token when there is one."""
+
+    ids: tuple[int, ...]
+    behaviour_logprobs: tuple[float, ...]
+    policy_versions: tuple[int, ...]
+    finish: Literal["stop", "length"]
+
+
+class RolloutEngine(Protocol):
+    """A model server. Raises `EngineUnavailable`; returns whatever the server said, which the caller checks."""
+
+    async def generate(self, ids: Sequence[int], parameters: SamplingParameters) -> Generation: ...

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from pinnace.merge.errors import InvalidMerge
 
 from .base import Block, Contract, Plain, Task
-from .combination import combination
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +28,12 @@ class Linear(Plain):
             )
 
     def merge(self, block: Block, task: Task, found: Any) -> Tensor:
-        """Σ w x, divided by Σ w in the end."""
-        weights = task.own["weight"]
-        total = combination(block.models, weights)
-        return total.div_(sum(weights)) if task.options["normalize"] else total
+        """Σ w x, divided by Σ w in the end. Weights are rounded to the compute dtype, as in mergekit."""
+        import torch
+
+        first = block.models[0]
+        weights = torch.tensor(task.own["weight"], dtype=first.dtype, device=first.device)
+        total = first * weights[0]
+        for model, weight in zip(block.models[1:], weights[1:], strict=True):
+            total.addcmul_(model, weight)
+        return total.div_(weights.sum()) if task.options["normalize"] else total

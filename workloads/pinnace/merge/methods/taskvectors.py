@@ -118,6 +118,8 @@ class TaskVectors:
 
     def merge(self, block: Block, task: Task, found: Any) -> Tensor:
         """See the class."""
+        import torch
+
         weights = task.own["weight"]
         changes = [self._change(delta, model, block, task, found) for model, delta in enumerate(block.deltas)]
         if self._election:
@@ -131,9 +133,11 @@ class TaskVectors:
             mixed = changes[0].clone() if task.count == 1 else changes[0] + changes[1]
             for change in changes[2:]:
                 mixed += change
-            total = sum(weights)
-            if task.options["normalize"] and abs(total) >= _ZERO:
-                mixed /= total
+            if task.options["normalize"]:
+                # Summed in the compute dtype, as in mergekit.
+                total = float(torch.tensor(weights, dtype=mixed.dtype).sum())
+                if abs(total) >= _ZERO:
+                    mixed /= total
         if task.shared["lambda"] != 1:
             mixed *= task.shared["lambda"]
         assert block.base is not None

@@ -145,7 +145,7 @@ class Compute:
                     base = value
                 else:
                     models.append(value)
-            yield Block(start, base if self._plan.parameters.based else None, tuple(models))
+            yield Block(start, base if self._plan.parameters.based else None, tuple(models), span.tensor)
 
     def _decoded(
         self,

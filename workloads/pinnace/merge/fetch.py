@@ -54,7 +54,7 @@ class Fetcher:
         insist: Insistence,
         failed: Callable[[], BaseException | None],
     ) -> None:
-        self._plan = plan
+        self.plan = plan
         self._workers = workers
         self._buffers = buffers
         self._insist = insist
@@ -63,7 +63,7 @@ class Fetcher:
 
     def start(self, part: Part) -> Fetching:
         """Asks for everything that a part is made of. The memory must have been granted."""
-        sizes, reads = self._plan.buffers(part), self._plan.reads(part)
+        sizes, reads = self.plan.buffers(part), self.plan.reads(part)
         buffers = [self._buffers.take(size) if size else bytearray() for size in sizes]
         pieces = [
             self._workers.submit(self._read, source, read, memoryview(buffer)[read.at : read.at + read.size])
@@ -84,7 +84,7 @@ class Fetcher:
         """
         expected: dict[_FileKey, list[tuple[int, int]]] = {}
         for part in parts:
-            for source, wanted in enumerate(self._plan.reads(part)):
+            for source, wanted in enumerate(self.plan.reads(part)):
                 for read in wanted:
                     expected.setdefault((source, read.folder, read.file), []).append((read.start, read.end))
         for key, ranges in expected.items():
@@ -117,6 +117,6 @@ class Fetcher:
             digest.feed(read.start, into)
 
     def _folder(self, source: int, which: int) -> Folder:
-        found = self._plan.sources[source].adapter if which else self._plan.sources[source].folder
+        found = self.plan.sources[source].adapter if which else self.plan.sources[source].folder
         assert found is not None
         return found

@@ -73,7 +73,7 @@ def block_step(shape: tuple[int, ...], *, rows: bool) -> int:
     return max(columns, 1) if rows else _BLOCK
 
 
-def shards(tensors: Sequence[OutputTensor], shard_bytes: int) -> list[Shard]:
+def shards(tensors: Sequence[OutputTensor], shard_bytes: int, part_bytes: int = PART_BYTES) -> list[Shard]:
     """Divides the tensors, in order, into files of at most `shard_bytes` (more only for a single bigger tensor)."""
     files: list[list[int]] = [[]]
     filled = 0
@@ -85,12 +85,12 @@ def shards(tensors: Sequence[OutputTensor], shard_bytes: int) -> list[Shard]:
         filled += tensor.bytes
     total = len(files)
     return [
-        _shard("model.safetensors" if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors", tensors, members)
+        _shard("model.safetensors" if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors", tensors, members, part_bytes)
         for number, members in enumerate(files, 1)
     ]
 
 
-def _shard(file: str, tensors: Sequence[OutputTensor], members: Sequence[int]) -> Shard:
+def _shard(file: str, tensors: Sequence[OutputTensor], members: Sequence[int], part_bytes: int) -> Shard:
     header = build_header([(tensors[i].name, tensors[i].dtype, tensors[i].shape) for i in members])
     parts: list[Part] = []
     spans: list[Span] = []
@@ -105,13 +105,13 @@ def _shard(file: str, tensors: Sequence[OutputTensor], members: Sequence[int]) -
 
     for index in members:
         tensor = tensors[index]
-        if size + tensor.bytes <= PART_BYTES:
+        if size + tensor.bytes <= part_bytes:
             spans.append(Span(index, 0, tensor.size))
             size += tensor.bytes
             continue
-        if size >= _LEAST_PART:
+        if size >= min(_LEAST_PART, part_bytes):
             close()
-        for start, end in _cuts(tensor):
+        for start, end in _cuts(tensor, part_bytes):
             spans.append(Span(index, start, end))
             size += (end - start) * SIZES[tensor.dtype]
             # The last one stays open for the small tensors that follow, if there is room.
@@ -121,9 +121,9 @@ def _shard(file: str, tensors: Sequence[OutputTensor], members: Sequence[int]) -
     return Shard(file, header, tuple(parts), sum(part.size for part in parts))
 
 
-def _cuts(tensor: OutputTensor) -> list[tuple[int, int]]:
+def _cuts(tensor: OutputTensor, part_bytes: int) -> list[tuple[int, int]]:
     """Even runs of whole blocks, each about a part."""
     blocks = -(-tensor.size // tensor.step)
-    wanted = max(1, min(blocks, -(-tensor.bytes // PART_BYTES)))
+    wanted = max(1, min(blocks, -(-tensor.bytes // part_bytes)))
     borders = [min(tensor.size, blocks * i // wanted * tensor.step) for i in range(wanted + 1)]
     return list(zip(borders, borders[1:], strict=False))

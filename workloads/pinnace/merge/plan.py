@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from pinnace.storage.manifest import MANIFEST
 
 from .errors import InvalidMerge
 from .inputs import Input, Read, coalesced, extent, reads
-from .layout import OutputTensor, Part, Shard, block_step, shards
+from .layout import PART_BYTES, OutputTensor, Part, Shard, block_step, shards
 from .matching import Matched, Matching
 from .methods import Task
 from .parameters import Parameters, depth
@@ -123,6 +123,13 @@ class Plan:
             ]
         return places, ends
 
+    def knowing(self, across: Any) -> Plan:
+        """The same plan, its tasks knowing what was found out about all tensors together."""
+        return replace(
+            self,
+            tensors=tuple(replace(one, task=one.task and replace(one.task, across=across)) for one in self.tensors),
+        )
+
     @cached_property
     def hash(self) -> str:
         """`sha256:` of everything that decides the output's bytes: spec, inputs with their tags, engine."""
@@ -132,7 +139,10 @@ class Plan:
             "spec": spec,
             "sources": [[_snapshot(one.folder), one.adapter and _snapshot(one.adapter)] for one in self.sources],
             "layout": _snapshot(self.layout.folder),
-            "files": [[shard.file, hashlib.sha256(shard.header).hexdigest()] for shard in self.shards],
+            "files": [
+                [shard.file, hashlib.sha256(shard.header).hexdigest(), [part.size for part in shard.parts]]
+                for shard in self.shards
+            ],
         }
         body = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
         return f"sha256:{hashlib.sha256(body).hexdigest()}"
@@ -177,12 +187,15 @@ def aligned_if(place: int, needed: bool) -> int:
     return -(-place // 8) * 8 if needed else place
 
 
-def make_plan(spec: MergeSpec, *, base: SourceFolders | None, models: Sequence[SourceFolders]) -> Plan:
+def make_plan(
+    spec: MergeSpec, *, base: SourceFolders | None, models: Sequence[SourceFolders], part_bytes: int = PART_BYTES
+) -> Plan:
     """Reads headers and configurations, checks everything that can be known before the weights are read.
 
     Args:
         base: what `spec.base` came to; None without one.
         models: what `spec.models` came to, in their order. An adapter as source goes onto the base.
+        part_bytes: about how much of the output is made and uploaded at a time.
 
     Raises:
         InvalidMerge, SourceUnusable, SourcesDiffer, SourceDamaged, SourceChanged, StorageError
@@ -205,7 +218,7 @@ def make_plan(spec: MergeSpec, *, base: SourceFolders | None, models: Sequence[S
         spec=spec,
         parameters=parameters,
         tensors=tensors,
-        shards=tuple(shards([tensor.output for tensor in tensors], spec.shard_bytes)),
+        shards=tuple(shards([tensor.output for tensor in tensors], spec.shard_bytes, part_bytes)),
         sources=tuple([SourceFolders(layout.folder, ref="base")] * reads_base + folders),
         layout=layout,
         reads_base=reads_base,

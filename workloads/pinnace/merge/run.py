@@ -21,14 +21,14 @@ from pinnace.storage.uri import S3Uri
 from pinnace.storage.workers import Workers, gather
 
 from .budget import Budget, resident_bytes
-from .buffers import Buffers, capacity
+from .buffers import Buffers, capacity, settle_malloc
 from .commit import commit
 from .compute import Compute, join
 from .errors import Interrupted, MergeError, OutOfBudget
 from .fetch import Fetcher, Fetching
 from .groups import Group, cost, groups
 from .layout import Part, Shard
-from .methods import Measure
+from .methods import Measure, Survey
 from .order import Order
 from .plan import Plan
 from .state import Output, Upload
@@ -62,6 +62,7 @@ class RunOptions:
         device: `cpu`, `cuda` or `auto`.
         insist: how long to repeat requests while a store does not answer.
         memory: bytes for the whole process; default: the spec's memoryLimit.
+        buffers: bytes for what is read and not yet merged; default: what `memory` leaves.
     """
 
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
@@ -71,6 +72,7 @@ class RunOptions:
     device: str = "auto"
     insist: Insistence = field(default_factory=Insistence)
     memory: int | None = None
+    buffers: int | None = None
 
 
 def run(
@@ -127,6 +129,7 @@ class _Merge:
     ) -> None:
         import torch
 
+        settle_malloc()
         torch.set_num_threads(1)  # blocks are computed side by side
         self._plan = plan
         self._output = output
@@ -134,8 +137,11 @@ class _Merge:
         self._progress = progress
         self._stop = stop
         self._began = monotonic()
-        device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        self._compute = Compute(plan, device)
+        cuda = options.device == "auto" and torch.cuda.is_available()
+        self._device = "cuda" if cuda else "cpu" if options.device == "auto" else options.device
+        self._compute = Compute(plan, self._device)
+        self._parts = [part for shard in plan.shards for part in shard.parts]
+        self._across = plan.parameters.method.across([tensor.task for tensor in plan.tensors if tensor.task])
         self._window = options.threads + options.transfers // 2
         self._part_bytes = capacity(max((part.size for shard in plan.shards for part in shard.parts), default=0))
         self._budget = Budget(self._room())
@@ -167,8 +173,11 @@ class _Merge:
             running: list[Future[None]] = []
             try:
                 pending = [(work, group) for work in todo for group in work.groups]
+                looked_at = self._parts if pending and self._across else [p for _, group in pending for p in group.parts]
                 if options.verify:
-                    self._fetcher.verify([part for _, group in pending for part in group.parts])
+                    self._fetcher.verify(looked_at)
+                if pending and self._across:
+                    self._look_across(self._across)
                 for work, group in pending:
                     running.append(self._admitted(group, work, coordinators))
                     if group is work.groups[-1]:
@@ -213,8 +222,31 @@ class _Merge:
         # be read before: the digests of the inputs need the ranges in order.
         reserved = min(_AHEAD * largest, self._budget.total)
         self._budget.acquire(reserved)
-        found = self._surveyed(group, self._sliding(group, Budget(reserved)))
+        found = self._surveyed(group, self._sliding(group.parts, Budget(reserved)))
         return coordinators.submit(self._guarded, self._read_again, group, work, found, reserved)
+
+    def _look_across(self, survey: Survey) -> None:
+        """Reads everything, as often as the method wants, to find out what concerns all tensors together."""
+        measure, check = next(survey), True
+        reserved = min(_AHEAD * max(cost(self._plan, part) for part in self._parts), self._budget.total)
+        try:
+            while True:
+                joined = None
+                for one in self._sliding(self._parts, Budget(reserved))():
+                    data = one.result()
+                    places = self._plan.places(data.part)
+                    for span, place in zip(data.part.spans, places, strict=True):
+                        if self._plan.tensors[span.tensor].task and span.end > span.start:
+                            look = self._computers.submit(
+                                self._compute.measure, measure, data, span, place, check=check
+                            )
+                            joined = join(measure, joined, look.result())
+                check = False
+                measure = survey.send(joined)
+        except StopIteration as end:
+            self._plan = self._plan.knowing(end.value)
+            self._compute = Compute(self._plan, self._device)
+            self._fetcher.plan = self._plan
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         """A failure anywhere wakes whoever waits."""
@@ -252,12 +284,12 @@ class _Merge:
         gather(ends)
         self._budget.release(reserved)
 
-    def _sliding(self, group: Group, memory: Budget) -> Callable[[], Iterator[Fetching]]:
-        """Reads the parts of a group one after the other, a few ahead; each is released when the next is asked for."""
+    def _sliding(self, wanted: Sequence[Part], memory: Budget) -> Callable[[], Iterator[Fetching]]:
+        """Reads parts one after the other, a few ahead; each is released when the next is asked for."""
 
         def parts() -> Iterator[Fetching]:
             ahead: deque[Fetching] = deque()
-            rest = deque(group.parts)
+            rest = deque(wanted)
             held = 0
             while rest or ahead:
                 while rest and held + cost(self._plan, rest[0]) <= memory.total:
@@ -389,6 +421,8 @@ class _Merge:
 
     def _room(self) -> int:
         """Bytes for input buffers: the limit without what is taken already, outputs, and scratch."""
+        if self._options.buffers is not None:
+            return self._options.buffers
         limit = self._options.memory or self._plan.spec.memory_bytes
         taken = resident_bytes() + _SLACK + self._window * self._part_bytes + self._options.threads * _SCRATCH
         return max(0, limit - taken)
@@ -421,6 +455,8 @@ def _in_thread(call: Callable[..., None], *arguments: Any, **named: Any) -> Futu
     future: Future[None] = Future()
 
     def target() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             future.set_result(call(*arguments, **named))
         except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result

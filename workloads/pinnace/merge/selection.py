@@ -34,7 +34,7 @@ class Cut:
         key: the key (as bits) at the border.
         quota: how many of the elements with this key belong below, lowest index first (or highest, see `descending`).
         equal: how many elements have this key.
-        starts, before: for blocks with such elements, where they start and how many such elements come before.
+        starts, before: the address of each block, and how many such elements come before it.
         descending: among equal keys, a lower index counts as larger.
     """
 
@@ -50,8 +50,8 @@ class Cut:
         """Some of the elements with this key are below, some are not."""
         return 0 < self.quota < self.equal
 
-    def above(self, keys: Tensor, start: int) -> Tensor:
-        """Which elements of the block that begins at `start` are not below the cut, as lanes."""
+    def above(self, keys: Tensor, address: int) -> Tensor:
+        """Which elements of the block at `address` are not below the cut, as lanes."""
         import torch
 
         if not self.divided:
@@ -59,7 +59,7 @@ class Cut:
         above = lanes.at_least(keys, self.key + 1)
         assert self.starts is not None
         assert self.before is not None
-        first = int(self.before[np.searchsorted(self.starts, start)])
+        first = int(self.before[np.searchsorted(self.starts, address)])
         # Ordinals of the equal elements of this block are first, first + 1, …
         border = (self.equal - self.quota if self.descending else self.quota) - first
         same = (keys == self.key).nonzero().flatten()
@@ -88,7 +88,7 @@ def cuts(keys: Keys, positions: Sequence[int], *, descending: bool = False) -> S
 
     def equal(block: Block) -> np.ndarray[Any, Any]:
         row = [int((one == cut.key).sum()) if cut.divided else 0 for one, cut in zip(keys(block), found, strict=True)]
-        return np.array([[block.start, *row]], dtype=np.int64)
+        return np.array([[block.address, *row]], dtype=np.int64)
 
     table = yield Measure(equal, join="append")
     starts, counts = table[:, 0], table[:, 1:]

@@ -10,6 +10,7 @@ from pinnace.storage import S3Uri, Storage
 from pinnace.storage.objects import ObjectStore
 
 from .errors import InvalidMerge
+from .layout import PART_BYTES
 from .local import LocalStore, LocalUri
 from .mergekit import Translated, is_mergekit, translate
 from .plan import Plan, SourceFolders, make_plan
@@ -42,7 +43,9 @@ class Places:
         return SourceFolders(self.folder(address), self.folder(adapter) if adapter else None, ref)
 
 
-def plan_document(document: Mapping[str, Any], places: Places) -> tuple[Plan, tuple[str, ...]]:
+def plan_document(
+    document: Mapping[str, Any], places: Places, *, part_bytes: int = PART_BYTES
+) -> tuple[Plan, tuple[str, ...]]:
     """The plan of a configuration: mergekit's, or the spec of a MergeJob (or the whole resource).
 
     In a spec, `uri` may be a local folder too, and numbers need no quotes. Returns the plan and notes.
@@ -51,7 +54,7 @@ def plan_document(document: Mapping[str, Any], places: Places) -> tuple[Plan, tu
         found: Translated = translate(document)
         base = places.source(*found.base, ref="base") if found.base else None
         models = [places.source(*model) for model in found.models]
-        return make_plan(found.spec, base=base, models=models), found.notes
+        return make_plan(found.spec, base=base, models=models, part_bytes=part_bytes), found.notes
     body = dict(document.get("spec", document)) if document.get("kind") == "MergeJob" else dict(document)
     addresses: dict[str, str] = {}
     spec = MergeSpec.from_manifest(_quoted(_without_paths(body, addresses)))
@@ -61,6 +64,7 @@ def plan_document(document: Mapping[str, Any], places: Places) -> tuple[Plan, tu
         spec,
         base=places.source(_address(spec.base.uri, addresses), ref="base") if spec.base else None,
         models=[places.source(source, adapter) for source, adapter in zip(sources, adapters, strict=True)],
+        part_bytes=part_bytes,
     )
     return plan, ()
 

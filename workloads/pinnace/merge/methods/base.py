@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -35,6 +35,8 @@ class Task:
     options: Mapping[str, Any] = field(default_factory=dict)
     based: bool = True
     seed: int = 0
+    across: Any = None
+    """What `Method.across` found out about all tensors together."""
 
     @property
     def size(self) -> int:
@@ -49,7 +51,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Block:
-    """Elements `start` to `start + n` of one tensor, of base and models, flat. Whole rows if the method needs them.
+    """Elements `start` to `start + n` of the tensor with this number, of base and models, flat.
+
+    Whole rows if the method needs them.
 
     Where blocks of a tensor begin depends on its shape only: not on threads, memory or output parts.
     """
@@ -57,6 +61,12 @@ class Block:
     start: int
     base: Tensor | None
     models: tuple[Tensor, ...]
+    tensor: int = 0
+
+    @property
+    def address(self) -> int:
+        """Grows from block to block, over all tensors of a merge."""
+        return (self.tensor << 48) + self.start
 
     @property
     def deltas(self) -> tuple[Tensor, ...]:
@@ -115,6 +125,9 @@ class Method(Protocol):
     def survey(self, task: Task) -> Survey:
         """Finds out what must be known about the whole tensor."""
 
+    def across(self, tasks: Sequence[Task]) -> Survey | None:
+        """Finds out what must be known about all tensors together; None: nothing. It becomes the tasks' `across`."""
+
     def merge(self, block: Block, task: Task, found: Any) -> Tensor:
         """The merged elements of a block, in the compute dtype. Pure."""
 
@@ -122,19 +135,27 @@ class Method(Protocol):
         """Raises `InvalidMerge` for values that the method can't work with."""
 
 
-class Plain:
-    """What methods without a survey share."""
+class Alone:
+    """What methods share that look at one tensor at a time."""
 
     rows = False
 
-    def surveyed(self, task: Task) -> bool:
-        """No."""
-        return False
-
-    def survey(self, task: Task) -> Survey:
-        """Nothing to find out."""
-        return
-        yield
+    def across(self, tasks: Sequence[Task]) -> Survey | None:  # noqa: ARG002 - tensors don't know of each other
+        """Nothing."""
+        return None
 
     def check(self, task: Task) -> None:
         """Everything goes."""
+
+
+class Plain(Alone):
+    """What methods without a survey share."""
+
+    def surveyed(self, task: Task) -> bool:  # noqa: ARG002 - never
+        """No."""
+        return False
+
+    def survey(self, task: Task) -> Survey:  # noqa: ARG002 - nothing to find out
+        """Nothing to find out."""
+        return
+        yield

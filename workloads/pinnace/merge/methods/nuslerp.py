@@ -8,7 +8,7 @@ import numpy as np
 
 from pinnace.merge.errors import InvalidMerge
 
-from .base import Block, Contract, Measure, Survey, Task
+from .base import Alone, Block, Contract, Measure, Survey, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ _EPS = 1e-8
 _LEAST_NORM = 1e-7
 
 
-class Nuslerp:
+class Nuslerp(Alone):
     """(sin((1-t)θ) v0 + sin(tθ) v1) / sin θ, t = w1 / (w0 + w1); a straight line where v0 and v1 are parallel."""
 
     contract = Contract(base="optional", least=2, most=2, own={"weight": None})

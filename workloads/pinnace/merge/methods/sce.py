@@ -9,20 +9,16 @@ import numpy as np
 from pinnace.merge.lanes import chosen, constant, nonzero, same_sign
 from pinnace.merge.selection import cuts
 
-from .base import Block, Contract, Measure, Survey, Task
+from .base import Alone, Block, Contract, Measure, Survey, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Sce:
+class Sce(Alone):
     """x0 + Σ A w d / Σ A w, w ∝ mean d², d without the elements whose variance between models is small."""
 
     contract = Contract(shared=("select_topk",))
-    rows = False
-
-    def check(self, task: Task) -> None:
-        """Everything goes."""
 
     def surveyed(self, task: Task) -> bool:
         """Always: energies of whole tensors."""
@@ -73,5 +69,5 @@ def _variance(block: Block) -> Tensor:
 def _selected(block: Block, cut: Any) -> list[Tensor]:
     if cut is None:
         return list(block.deltas)
-    stays = cut.above(_variance(block), block.start)
+    stays = cut.above(_variance(block), block.address)
     return [chosen(delta, stays) for delta in block.deltas]

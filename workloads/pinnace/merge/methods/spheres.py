@@ -15,7 +15,7 @@ import numpy as np
 
 from pinnace.merge.errors import InvalidMerge
 
-from .base import Block, Contract, Measure, Survey, Task
+from .base import Alone, Block, Contract, Measure, Survey, Task
 from .combination import combination
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def gram(vectors: Callable[[Block], Sequence[Tensor]]) -> Survey:
     return (yield Measure(products))
 
 
-class Sphere(ABC):
-    rows = False
+class Sphere(Alone, ABC):
+    """A sum with coefficients that follow from inner products."""
 
     def surveyed(self, task: Task) -> bool:
         """Always: inner products of whole tensors."""
@@ -54,9 +54,6 @@ class Sphere(ABC):
     def merge(self, block: Block, task: Task, found: Any) -> Tensor:
         """Σ c x."""
         return combination(self.vectors(block, task), found)
-
-    def check(self, task: Task) -> None:
-        """Everything goes."""
 
     def vectors(self, block: Block, task: Task) -> Sequence[Tensor]:
         return block.models

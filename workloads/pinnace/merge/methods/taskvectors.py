@@ -43,6 +43,9 @@ class Thinning(Protocol):
     def survey(self, task: Task) -> Survey:
         """What `keep` needs to know about the whole tensor."""
 
+    def across(self, tasks: Sequence[Task]) -> Survey | None:
+        """What `keep` needs to know about all tensors; None: nothing."""
+
     def keep(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
         """Which elements stay, as lanes."""
 
@@ -80,6 +83,10 @@ class TaskVectors:
         """Cuts are looked for, or norms compared."""
         return self._thinning is not None and (self._thinning.surveyed(task) or self._normed(task))
 
+    def across(self, tasks: Sequence[Task]) -> Survey | None:
+        """Cuts of the whole model, if the thinning looks for them."""
+        return self._thinning.across(tasks) if self._thinning else None
+
     def _normed(self, task: Task) -> bool:
         return task.options.get("rescale") == Rescale.L1 and not all(
             self._thinning is None or self._thinning.whole(task, model) for model in range(task.count)
@@ -89,7 +96,7 @@ class TaskVectors:
         """Cuts first, then the L1 norms with and without what is dropped."""
         if self._thinning is None:
             return Found(None, None)
-        found = yield from self._thinning.survey(task)
+        found = task.across or (yield from self._thinning.survey(task))
         if not self._normed(task):
             return Found(found, None)
         return Found(found, (yield from self._norms(task, found)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,9 @@ class _Shared:
         return None
         yield
 
+    def across(self, tasks: Sequence[Task]) -> Survey | None:
+        return None
+
     def chance(self, delta: Tensor, model: int, task: Task) -> float | Tensor:
         return task.own["density"][model]
 
@@ -58,17 +62,28 @@ class Largest(_Shared):
     """ties: the k = ⌊dN⌋ (at least one) with the largest |d|; among equals the first."""
 
     def surveyed(self, task: Task) -> bool:
-        return any(density < 1 for density in task.own["density"])
+        return task.options["trim"] == Trim.TENSOR and any(density < 1 for density in task.own["density"])
 
     def survey(self, task: Task) -> Survey:
-        if not self.surveyed(task) or task.options.get("trim") == Trim.MODEL:
+        if not self.surveyed(task):
             return None
-        size = task.size
-        positions = [size - min(size, max(1, int(density * size))) for density in task.own["density"]]
-        return (yield from cuts(_sizes, positions, descending=True))
+        return (yield from cuts(_sizes, self._positions(task.size, task.own["density"]), descending=True))
+
+    def across(self, tasks: Sequence[Task]) -> Survey | None:
+        if not tasks or tasks[0].options["trim"] == Trim.TENSOR:
+            return None
+        densities = {task.own["density"] for task in tasks}
+        if len(densities) > 1:
+            raise InvalidMerge("ties.trim is Model: density must be the same for all tensors: remove it from layers")
+        size = sum(task.size for task in tasks)
+        return cuts(_sizes, self._positions(size, densities.pop()), descending=True)
+
+    @staticmethod
+    def _positions(size: int, densities: Sequence[float]) -> list[int]:
+        return [size - min(size, max(1, int(density * size))) for density in densities]
 
     def keep(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
-        return found[model].above(_size(delta), block.start)
+        return found[model].above(_size(delta), block.address)
 
 
 class Random(_Shared):
@@ -149,7 +164,7 @@ class WithoutOutliers(_Shared):
     def keep(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
         low, high = found[model]
         keys = _size(delta)
-        return low.above(keys, block.start) & ~high.above(keys, block.start)
+        return low.above(keys, block.address) & ~high.above(keys, block.address)
 
 
 def _kept_by_rank(

@@ -217,7 +217,9 @@ class _Merge:
         whole, largest = group.cost(self._plan), max(cost(self._plan, part) for part in group.parts)
         if whole <= max(self._budget.total // 2, largest):
             self._budget.acquire(whole)
-            return coordinators.submit(self._guarded, self._kept, group, work)
+            # Asked for here, in order: the digests of the inputs wait for the ranges before.
+            fetched = [self._fetcher.start(part) for part in group.parts]
+            return coordinators.submit(self._guarded, self._kept, group, work, fetched)
         # It does not fit: its parts are read again for each look, through a memory of its own. Later groups must not
         # be read before: the digests of the inputs need the ranges in order.
         reserved = min(_AHEAD * largest, self._budget.total)
@@ -258,9 +260,8 @@ class _Merge:
             self._fail(error)
             raise
 
-    def _kept(self, group: Group, work: _ShardWork) -> None:
-        """Reads all parts once and keeps them until the tensor that spans them is surveyed and merged."""
-        fetched = [self._fetcher.start(part) for part in group.parts]
+    def _kept(self, group: Group, work: _ShardWork, fetched: list[Fetching]) -> None:
+        """All parts are kept until the tensor that spans them is surveyed and merged."""
         try:
             found = self._surveyed(group, lambda: fetched) if group.tensor is not None else {}
         except BaseException:

@@ -30,9 +30,7 @@ class Shape:
     @classmethod
     def qwen3_4b(cls, *, layers: int, vocabulary: int) -> Shape:
         """The layers of Qwen3-4B, as many as wanted."""
-        return cls(
-            layers=layers, hidden=2560, inner=9728, vocabulary=vocabulary, heads=32, kv_heads=8, head=128
-        )
+        return cls(layers=layers, hidden=2560, inner=9728, vocabulary=vocabulary, heads=32, kv_heads=8, head=128)
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes, in the order of the files."""
@@ -114,7 +112,7 @@ def write_model(
     if not shard_bytes:
         save_file(groups[0], folder / "model.safetensors", metadata={"format": "pt"})
         return folder
-    table = {}
+    table: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         file = SHARD.format(number, len(groups))
         save_file(group, folder / file, metadata={"format": "pt"})

@@ -72,7 +72,10 @@ class OracleFailed(RuntimeError):
 
 def install() -> Path:
     """Where mergekit and what it needs beyond our environment is, installed the first time."""
-    target = _CACHE / f"mergekit-{hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]}-{sys.version_info[0]}.{sys.version_info[1]}"
+    target = (
+        _CACHE
+        / f"mergekit-{hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]}-{sys.version_info[0]}.{sys.version_info[1]}"
+    )
     if not target.exists():
         partial = target.with_name(f"{target.name}.{os.getpid()}.part")
         command = [
@@ -95,9 +98,7 @@ class Mergekit:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def merge(
-        self, config: Mapping[str, Any], output: Path, *, masks: Path | None = None, **options: Any
-    ) -> None:
+    def merge(self, config: Mapping[str, Any], output: Path, *, masks: Path | None = None, **options: Any) -> None:
         """One merge. Raises `OracleFailed` with what mergekit says.
 
         Args:

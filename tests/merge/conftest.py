@@ -12,6 +12,8 @@ import torch
 from e2e.merging import Shape, family
 from e2e.oracles.mergekit import Mergekit, mergekit
 
+torch.set_num_threads(1)  # as the engine does; two processors are shared with S3 and mergekit
+
 
 @pytest.fixture(scope="session")
 def oracle() -> Iterator[Mergekit]:

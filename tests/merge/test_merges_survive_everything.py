@@ -25,7 +25,7 @@ from pinnace.storage.manifest import Manifest
 from e2e.merging import Shape, family
 from e2e.stored import keys, raw_client
 
-WORKER = [sys.executable, "-m", "tests.merge.worker"]
+WORKER = [sys.executable, "-m", "e2e.merge_worker"]
 SHAPE = Shape(layers=1, hidden=640, inner=1400, vocabulary=20011, heads=10, kv_heads=5, head=64)
 PART = 12 << 20
 TIGHT = 64 << 20
@@ -87,7 +87,9 @@ def reference(stored: S3Settings) -> Any:
 
     def get(method: str) -> tuple[str, dict[str, str]]:
         if method not in done:
-            done[method] = run(plan_of(storage, method), storage.store, target(storage, f"{method}-reference"), options=ROOMY).digest
+            done[method] = run(
+                plan_of(storage, method), storage.store, target(storage, f"{method}-reference"), options=ROOMY
+            ).digest
         return done[method], files(storage, f"{method}-reference")
 
     return get

@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pinnace.merge.compute import Compute
-from pinnace.merge.layout import Span
 from pinnace.merge.methods import Block
-from pinnace.merge.methods.taskvectors import TaskVectors
 from pinnace.merge.methods.thinning import Random, RandomByRank
 
 from e2e.oracles.mergekit import Mergekit
@@ -85,7 +82,13 @@ CASES = [
     Case("nuslerp", own=weights(0.6, 0.3), bf16=1, fp32=8),
     Case("nuslerp", own=weights(0.6, 0.3), base=False, bf16=1, fp32=8),
     Case("nuslerp", own=weights(0.6, 0.3), parameters={"nuslerp_flatten": False}, bf16=1, fp32=8),
-    Case("nuslerp", own=weights(0.6, 0.3), parameters={"nuslerp_flatten": False, "nuslerp_row_wise": True}, bf16=1, fp32=8),
+    Case(
+        "nuslerp",
+        own=weights(0.6, 0.3),
+        parameters={"nuslerp_flatten": False, "nuslerp_row_wise": True},
+        bf16=1,
+        fp32=8,
+    ),
     Case("multislerp", models=3, own=weights(*W), bf16=1, fp32=8),
     Case("multislerp", models=3, own=weights(*W), base=False, bf16=1, fp32=8),
     Case("karcher", models=2, base=False, bf16=1, fp32=8),

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
-import click
 import typer
 import yaml
-from pinnace.storage.errors import StorageError
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
+
+from pinnace.storage.errors import StorageError
 
 from .errors import Interrupted, MergeError
 from .parameters import shown
@@ -29,7 +29,7 @@ _SHOWN = 12
 class _ConfigFirst(TyperGroup):
     """`pinnace merge FILE …` means `pinnace merge local FILE …`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             args = ["local", *args]
         return super().parse_args(ctx, args)
@@ -41,7 +41,9 @@ app = typer.Typer(no_args_is_help=True, cls=_ConfigFirst, help="Merge models in 
 @app.command(hidden=True)
 def local(
     config: Annotated[Path, typer.Argument(help="mergekit's YAML, or the spec of a MergeJob")],
-    output: Annotated[str | None, typer.Option("--output", "-o", help="an empty local folder, or s3://bucket/path")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="an empty local folder, or s3://bucket/path")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")] = False,
     replace: Annotated[bool, typer.Option(help="replace an artifact that is there")] = False,
     threads: Annotated[int | None, typer.Option(help="that compute; default: all processors")] = None,
@@ -127,7 +129,7 @@ def show(plan: Plan, notes: tuple[str, ...] = ()) -> None:
     """Prints a plan: what is read, written, and by which values."""
     _out.print(f"plan {plan.hash}", highlight=False)
     _out.print(
-        f"{plan.spec.method.name}: {len(plan.tensors)} tensors, {sum(t.output.size for t in plan.tensors):,} numbers; "
+        f"{plan.spec.method.name}: {len(plan.tensors)} tensors, {sum(one.output.size for one in plan.tensors):,} numbers; "
         f"{plan.input_bytes / 2**20:,.1f} MiB to read, {plan.output_bytes / 2**20:,.1f} MiB to write "
         f"in {len(plan.shards)} files, {sum(len(shard.parts) for shard in plan.shards)} parts",
         highlight=False,

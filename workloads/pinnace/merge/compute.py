@@ -18,7 +18,6 @@ from .spec import ComputeDtype
 from .tensors import SIZES, StoredTensor
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 Buffer = memoryview
@@ -181,9 +180,7 @@ class Compute:
         )
         return stored.to(self._device, self._dtype)
 
-    def _change(
-        self, source: Input | None, tensor: MergedTensor, buffer: Buffer, place: int, span: Span
-    ) -> Any:
+    def _change(self, source: Input | None, tensor: MergedTensor, buffer: Buffer, place: int, span: Span) -> Any:
         """What an adapter adds to the rows of a span, flat; None without one."""
         if source is None or source.change is None:
             return None

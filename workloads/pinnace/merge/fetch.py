@@ -38,9 +38,10 @@ class Fetching:
             if not piece.cancel():
                 piece.exception()
 
-    def buffers(self) -> list[bytearray]:
-        """What to give back to the pool."""
-        return [buffer for buffer in self._buffers if buffer]
+    def drop(self) -> list[bytearray]:
+        """Lets go of the buffers, to be given back to the pool."""
+        found, self._buffers, self._pieces = [one for one in self._buffers if one], [], []
+        return found
 
 
 class Fetcher:
@@ -74,7 +75,7 @@ class Fetcher:
 
     def release(self, fetching: Fetching) -> None:
         """The part's bytes are not needed any more."""
-        for buffer in fetching.buffers():
+        for buffer in fetching.drop():
             self._buffers.give(buffer)
 
     def verify(self, parts: Sequence[Part]) -> None:

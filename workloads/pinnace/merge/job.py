@@ -80,7 +80,12 @@ def merge_job() -> Outcome:
     attempt = job.first_attempt + int(os.environ.get("PINNACE_ATTEMPT") or 0)
     shutdown = Shutdown().install()
     stop = threading.Event()
-    threading.Thread(target=lambda: (shutdown.wait(), stop.set()), daemon=True).start()
+
+    def pass_on() -> None:
+        shutdown.wait()
+        stop.set()
+
+    threading.Thread(target=pass_on, name="merge-shutdown", daemon=True).start()
     reporter = Reporter.from_env(Identity(job.kind, job.namespace, job.name, job.uid, attempt))
 
     def progress(now: Progress) -> None:

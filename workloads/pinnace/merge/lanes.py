@@ -50,9 +50,9 @@ def constant(value: float, lanes: Tensor) -> Tensor:
     """`value` where the lane is set, 0 elsewhere, as floats of the lanes' width."""
     import torch
 
-    if lanes.element_size() == 8:
-        return (lanes & struct.unpack("<q", struct.pack("<d", value))[0]).view(torch.float64)
-    return (lanes & struct.unpack("<i", struct.pack("<f", value))[0]).view(torch.float32)
+    wide = lanes.element_size() == 8
+    pattern: int = struct.unpack("<q" if wide else "<i", struct.pack("<d" if wide else "<f", value))[0]
+    return (lanes & pattern).view(torch.float64 if wide else torch.float32)
 
 
 def same_sign(one: Tensor, two: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from .tensors import SIZES, build_header
@@ -85,7 +86,12 @@ def shards(tensors: Sequence[OutputTensor], shard_bytes: int, part_bytes: int = 
         filled += tensor.bytes
     total = len(files)
     return [
-        _shard("model.safetensors" if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors", tensors, members, part_bytes)
+        _shard(
+            "model.safetensors" if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors",
+            tensors,
+            members,
+            part_bytes,
+        )
         for number, members in enumerate(files, 1)
     ]
 
@@ -126,4 +132,4 @@ def _cuts(tensor: OutputTensor, part_bytes: int) -> list[tuple[int, int]]:
     blocks = -(-tensor.size // tensor.step)
     wanted = max(1, min(blocks, -(-tensor.bytes // part_bytes)))
     borders = [min(tensor.size, blocks * i // wanted * tensor.step) for i in range(wanted + 1)]
-    return list(zip(borders, borders[1:], strict=False))
+    return list(pairwise(borders))

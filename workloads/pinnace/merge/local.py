@@ -103,7 +103,7 @@ class LocalStore:
         _parts(uri, upload_id).mkdir(parents=True)
         return upload_id
 
-    def put_part(self, uri: S3Uri, upload_id: str, number: int, body: bytes) -> str:
+    def put_part(self, uri: S3Uri, upload_id: str, number: int, body: bytes | bytearray) -> str:
         parts = _parts(uri, upload_id)
         partial = parts / f".{number:05d}"
         try:
@@ -131,7 +131,7 @@ class LocalStore:
         if parts.parent.is_dir() and not any(parts.parent.iterdir()):
             parts.parent.rmdir()
 
-    def list_parts(self, uri: S3Uri, upload_id: str) -> list[StoredPart]:
+    def list_parts(self, uri: S3Uri, upload_id: str) -> Sequence[StoredPart]:
         parts = _parts(uri, upload_id)
         if not parts.is_dir():
             raise NotFound(f"{uri}: there is no such upload")

@@ -128,7 +128,11 @@ class Matching:
         if theirs == ours and same_rows:
             return ()
         if self._spec.tokenizer is not TokenizerPolicy.ALIGN_TO_BASE:
-            what = "another tokenizer than" if theirs != ours else f"embeddings for {found.shape[0] if found else 0} tokens, not as"
+            what = (
+                "another tokenizer than"
+                if theirs != ours
+                else f"embeddings for {found.shape[0] if found else 0} tokens, not as"
+            )
             raise SourcesDiffer(
                 f"{model.folder.uri} has {what} {layout.folder.uri}: the same ids would mean different tokens. "
                 "Use models with the same tokenizer, or set tokenizer to AlignToBase"

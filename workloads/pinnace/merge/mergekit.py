@@ -58,7 +58,9 @@ def translate(document: Mapping[str, Any]) -> Translated:
         raise InvalidMerge(f"mergekit has no {sorted(unknown)[0]!r} at the top of a configuration")
     method = _METHODS.get(document["merge_method"], document["merge_method"])
     if method not in REGISTRY:
-        raise InvalidMerge(f"merge_method {document['merge_method']} is not supported: use one of {', '.join(REGISTRY)}")
+        raise InvalidMerge(
+            f"merge_method {document['merge_method']} is not supported: use one of {', '.join(REGISTRY)}"
+        )
     base = document.get("base_model")
     entries = _entries(document)
     shared = dict(document.get("parameters") or {})
@@ -80,7 +82,9 @@ def translate(document: Mapping[str, Any]) -> Translated:
     if document.get("dtype") in ("bfloat16", "float16"):
         notes.append(f"dtype {document['dtype']}: it is computed in fp32 all the same, and rounded once, at the end")
     if document.get("chat_template"):
-        raise InvalidMerge("chat_template: not supported: the output has the base's; put the file into the base's folder")
+        raise InvalidMerge(
+            "chat_template: not supported: the output has the base's; put the file into the base's folder"
+        )
     return Translated(
         MergeSpec.from_manifest(body),
         None if base is None else _reference(base),
@@ -98,7 +102,9 @@ def _entries(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     if len(slices) > 1:
         raise InvalidMerge("slices: stacking layers of several slices is not supported: merge whole models")
     if slices[0].get("parameters") or slices[0].get("base_model") or slices[0].get("residual_weight"):
-        raise InvalidMerge("slices[0]: parameters and base_model inside a slice are not supported: write them at the top")
+        raise InvalidMerge(
+            "slices[0]: parameters and base_model inside a slice are not supported: write them at the top"
+        )
     sources = slices[0]["sources"]
     ranges = {tuple(one["layer_range"]) for one in sources}
     if len(ranges) > 1 or any(first != 0 for first, _ in ranges):

@@ -71,7 +71,9 @@ class Plan:
     @property
     def input_bytes(self) -> int:
         """Bytes of weights that are read (once)."""
-        return sum(read.size for shard in self.shards for part in shard.parts for one in self.reads(part) for read in one)
+        return sum(
+            read.size for shard in self.shards for part in shard.parts for one in self.reads(part) for read in one
+        )
 
     @property
     def output_bytes(self) -> int:
@@ -81,7 +83,9 @@ class Plan:
     def inputs(self, index: int) -> list[Input | None]:
         """Where one tensor comes from in each source, in the order of `sources`; None: it is not read there."""
         tensor = self.tensors[index]
-        base: list[Input | None] = [tensor.matched.base if self._base_is_read(tensor) else None] if self.reads_base else []
+        base: list[Input | None] = (
+            [tensor.matched.base if self._base_is_read(tensor) else None] if self.reads_base else []
+        )
         return [*base, *tensor.matched.models]
 
     def _base_is_read(self, tensor: MergedTensor) -> bool:
@@ -204,16 +208,16 @@ def make_plan(
         raise InvalidMerge(f"shardSize is {spec.shard_size}: it must be at most 64Gi, and not 0")
     opened: dict[str, Model] = {}
     base_model = _open("base", base, None, opened) if base else None
-    found = [
-        _open(name, source, base_model, opened) for name, source in zip(spec.model_names, models, strict=True)
-    ]
+    found = [_open(name, source, base_model, opened) for name, source in zip(spec.model_names, models, strict=True)]
     layout = base_model or found[0]
     parameters = Parameters.of(spec, layers=depth(list(layout.tensors)), based=_takes_base(spec, base_model))
     matching = Matching(spec, layout, found, based=True)
     matched = matching.match()
     tensors = tuple(_tensor(one, spec, parameters) for one in matched)
     reads_base = parameters.based or any(source.needs_base for one in matched for source in one.models)
-    folders = [SourceFolders(model.folder, model.adapter.folder if model.adapter else None, model.name) for model in found]
+    folders = [
+        SourceFolders(model.folder, model.adapter.folder if model.adapter else None, model.name) for model in found
+    ]
     return Plan(
         spec=spec,
         parameters=parameters,
@@ -238,7 +242,9 @@ def _open(name: str, source: SourceFolders, base: Model | None, opened: dict[str
     """Opens a model, each folder once; an adapter alone is put onto the base."""
     if is_adapter(source.folder) and "config.json" not in source.folder.files:
         if base is None:
-            raise InvalidMerge(f"{source.folder.uri} is an adapter: it needs spec.base, the model that it was trained on")
+            raise InvalidMerge(
+                f"{source.folder.uri} is an adapter: it needs spec.base, the model that it was trained on"
+            )
         adapter = open_adapter(source.folder)
         return Model(name, base.folder, base.tensors, base.config, _usable(adapter))
     key = str(source.folder.uri)
@@ -266,7 +272,9 @@ def _tensor(matched: Matched, spec: MergeSpec, parameters: Parameters) -> Merged
         raise InvalidMerge(f"{stored.name} is {stored.dtype} in the base: set outputDtype to bf16, fp16 or fp32")
     rows = parameters.method.rows or any(source.change or source.runs for source in matched.models)
     task = parameters.task(stored.name, stored.shape)
-    return MergedTensor(OutputTensor(stored.name, dtype, stored.shape, block_step(stored.shape, rows=rows)), matched, task)
+    return MergedTensor(
+        OutputTensor(stored.name, dtype, stored.shape, block_step(stored.shape, rows=rows)), matched, task
+    )
 
 
 def _copied(folder: Folder, notes: list[str]) -> tuple[str, ...]:

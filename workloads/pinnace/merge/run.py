@@ -173,7 +173,9 @@ class _Merge:
             running: list[Future[None]] = []
             try:
                 pending = [(work, group) for work in todo for group in work.groups]
-                looked_at = self._parts if pending and self._across else [p for _, group in pending for p in group.parts]
+                looked_at = (
+                    self._parts if pending and self._across else [p for _, group in pending for p in group.parts]
+                )
                 if options.verify:
                     self._fetcher.verify(looked_at)
                 if pending and self._across:
@@ -244,6 +246,7 @@ class _Merge:
                             )
                             joined = join(measure, joined, look.result())
                 check = False
+                assert joined is not None
                 measure = survey.send(joined)
         except StopIteration as end:
             self._plan = self._plan.knowing(end.value)
@@ -451,7 +454,7 @@ class _ShardWork:
         ]
 
 
-def _in_thread(call: Callable[..., None], *arguments: Any, **named: Any) -> Future[None]:
+def _in_thread(call: Callable[..., None], *arguments: Any) -> Future[None]:
     """Runs a call in a thread of its own: it waits for others, which the threads of a pool must not."""
     future: Future[None] = Future()
 
@@ -459,7 +462,8 @@ def _in_thread(call: Callable[..., None], *arguments: Any, **named: Any) -> Futu
         if not future.set_running_or_notify_cancel():
             return
         try:
-            future.set_result(call(*arguments, **named))
+            call(*arguments)
+            future.set_result(None)
         except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
             future.set_exception(error)
 

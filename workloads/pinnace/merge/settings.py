@@ -8,8 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pinnace_operator.api.base import ApiModel, Rule
-from pinnace_operator.api.fields import DecimalString, decimal_between, matches, whole
+from pinnace_operator.api.base import ApiModel, Rule, matches
+from pinnace_operator.api.fields import DecimalString, decimal_between, whole
 from pydantic import Field
 
 _SIGNED = r"-?[0-9]{1,9}(\.[0-9]{1,12})?([eE][-+]?[0-9]{1,2})?"
@@ -211,10 +211,7 @@ class Ramplus(ApiModel):
     """Smaller changes don't count."""
 
 
-MEMBERS = (
-    "linear taskArithmetic slerp nuslerp multislerp karcher ties dareLinear dareTies della dellaLinear breadcrumbs "
-    "breadcrumbsTies modelStock sce ram ramplus"
-).split()
+MEMBERS = ["linear", "taskArithmetic", "slerp", "nuslerp", "multislerp", "karcher", "ties", "dareLinear", "dareTies", "della", "dellaLinear", "breadcrumbs", "breadcrumbsTies", "modelStock", "sce", "ram", "ramplus"]
 
 
 class MergeMethod(ApiModel):

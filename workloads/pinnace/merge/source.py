@@ -190,7 +190,9 @@ def _check_index(folder: Folder, tensors: Mapping[str, StoredTensor]) -> None:
     for name, file in folder.json(INDEX)["weight_map"].items():
         if name not in tensors or tensors[name].file != file:
             where = f"is in {tensors[name].file}" if name in tensors else "is in no file"
-            raise SourceUnusable(f"{folder.uri}: {INDEX} says that {name} is in {file}, but it {where}: rebuild the index")
+            raise SourceUnusable(
+                f"{folder.uri}: {INDEX} says that {name} is in {file}, but it {where}: rebuild the index"
+            )
 
 
 def _check_sizes(folder: Folder, names: list[str]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pinnace_operator.api.base import ApiModel, ListType, Rule
-from pinnace_operator.api.fields import DecimalString, Label, Quantity, decimal_between, matches, quantity_value, whole
+from pinnace_operator.api.base import ApiModel, ListType, Rule, matches
+from pinnace_operator.api.fields import DecimalString, Label, Quantity, decimal_between, quantity_value, whole
 from pinnace_operator.api.shared import DataSource, ModelSource
 from pydantic import Field
 
@@ -81,7 +81,9 @@ class MergeModel(ApiModel):
     """Share of its task vector to keep (ties, dare, della, breadcrumbs); 1, everything, when it is absent."""
     gamma: Annotated[DecimalString, decimal_between("0", "1", "must be a decimal in quotes from 0 to 1")] | None = None
     """breadcrumbs: share of the largest changes to drop as outliers."""
-    epsilon: Annotated[DecimalString, decimal_between("0", "1", "must be a decimal in quotes from 0 to 1")] | None = None
+    epsilon: Annotated[DecimalString, decimal_between("0", "1", "must be a decimal in quotes from 0 to 1")] | None = (
+        None
+    )
     """della: half the span of keep probabilities around `density`."""
 
 
@@ -113,7 +115,9 @@ class HeldOutLoss(ApiModel):
 
     special: DataSource
     general: DataSource
-    special_weight: Annotated[DecimalString, decimal_between("0", "1", "must be a decimal in quotes from 0 to 1")] = "0.5"
+    special_weight: Annotated[DecimalString, decimal_between("0", "1", "must be a decimal in quotes from 0 to 1")] = (
+        "0.5"
+    )
     """Weight of the special score in the total; the general one has the rest."""
 
 

@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
 from pinnace.storage.artifacts import Published
 from pinnace.storage.errors import Conflict, NotFound
 from pinnace.storage.insistence import Insistence
 from pinnace.storage.manifest import MANIFEST, FileEntry, Manifest
 from pinnace.storage.objects import ObjectStore
 from pinnace.storage.uri import S3Uri
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
 
 from .layout import Shard
 from .plan import Plan
@@ -165,7 +166,9 @@ class Output:
         except NotFound:
             return None
         except ValidationError:
-            raise Conflict(f"{self.uri / STATE} can't be read: remove it, and what lies beside it, if it is yours") from None
+            raise Conflict(
+                f"{self.uri / STATE} can't be read: remove it, and what lies beside it, if it is yours"
+            ) from None
 
     def _write(self) -> None:
         body = self._state.model_dump_json(by_alias=True).encode()

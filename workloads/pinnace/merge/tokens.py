@@ -43,7 +43,9 @@ def tokenizer_identity(folder: Folder) -> str | None:
 def vocabulary(folder: Folder) -> dict[str, int]:
     """Every token and its id. Raises `SourceUnusable` without a tokenizer.json."""
     if "tokenizer.json" not in folder.files:
-        raise SourceUnusable(f"{folder.uri} has no tokenizer.json: its rows can't be aligned; save the tokenizer as fast")
+        raise SourceUnusable(
+            f"{folder.uri} has no tokenizer.json: its rows can't be aligned; save the tokenizer as a fast one"
+        )
     document = folder.json("tokenizer.json")
     vocab: Any = (document.get("model") or {}).get("vocab") or {}
     # Unigram models list (token, score); their ids are the positions.
@@ -82,9 +84,7 @@ def _runs(rows: Sequence[int | None]) -> list[RowRun]:
     runs: list[RowRun] = []
     for row, source in enumerate(rows):
         last = runs[-1] if runs else None
-        goes_on = last and (
-            source is None if last.source is None else source == last.source + (row - last.start)
-        )
+        goes_on = last and (source is None if last.source is None else source == last.source + (row - last.start))
         if last and goes_on:
             runs[-1] = RowRun(last.start, row + 1, last.source)
         else:

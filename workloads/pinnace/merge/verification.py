@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 
 from .errors import SourceDamaged
 from .source import Folder
@@ -83,4 +84,4 @@ class FileDigest:
 
 def ascending(ranges: Sequence[tuple[int, int]]) -> bool:
     """Each range begins where or after the one before ended."""
-    return all(one[1] <= two[0] for one, two in zip(ranges, ranges[1:], strict=False))
+    return all(one[1] <= two[0] for one, two in pairwise(ranges))

@@ -66,7 +66,7 @@ class ObjectStore(Protocol):
     def begin_parts(self, uri: S3Uri) -> str:
         """Starts a multipart upload and returns its id."""
 
-    def put_part(self, uri: S3Uri, upload_id: str, number: int, body: bytes) -> str:
+    def put_part(self, uri: S3Uri, upload_id: str, number: int, body: bytes | bytearray) -> str:
         """Writes part `number` (from 1), checksummed, and returns its tag."""
 
     def finish_parts(self, uri: S3Uri, upload_id: str, tags: Sequence[str]) -> None:
@@ -75,8 +75,8 @@ class ObjectStore(Protocol):
     def abort_parts(self, uri: S3Uri, upload_id: str) -> None:
         """Forgets an unfinished multipart upload."""
 
-    def list_parts(self, uri: S3Uri, upload_id: str) -> list[StoredPart]:
-        """The parts that an unfinished multipart upload has, by number. Raises `NotFound` if there is no such upload."""
+    def list_parts(self, uri: S3Uri, upload_id: str) -> Sequence[StoredPart]:
+        """The parts that an unfinished multipart upload has, by number. Raises `NotFound` if there is none."""
 
     def unfinished_parts(self, folder: S3Uri) -> Iterator[tuple[S3Uri, str]]:
         """Multipart uploads that were begun below a folder and neither finished nor aborted."""

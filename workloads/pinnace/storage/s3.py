@@ -99,7 +99,8 @@ class S3Store:
         backoff = Backoff(first=0.2, cap=5)
         while True:
             try:
-                return self._read_into_once(uri, start, into, tag)
+                self._read_into_once(uri, start, into, tag)
+                return
             except StorageUnavailable as error:
                 if not error.transient or backoff.tries >= self.settings.patience.attempts:
                     raise
@@ -169,7 +170,7 @@ class S3Store:
         with self._asking("begin", uri):
             return self._client.create_multipart_upload(Bucket=uri.bucket, Key=uri.key)["UploadId"]
 
-    def put_part(self, uri: S3Uri, upload_id: str, number: int, body: bytes) -> str:
+    def put_part(self, uri: S3Uri, upload_id: str, number: int, body: bytes | bytearray) -> str:
         # botocore adds a CRC32 that the server checks.
         with self._asking(f"write part {number} of", uri):
             return self._client.upload_part(
@@ -192,7 +193,7 @@ class S3Store:
         except NotFound:
             return
 
-    def list_parts(self, uri: S3Uri, upload_id: str) -> list[StoredPart]:
+    def list_parts(self, uri: S3Uri, upload_id: str) -> Sequence[StoredPart]:
         with self._asking("list parts of", uri):
             pages = self._client.get_paginator("list_parts").paginate(
                 Bucket=uri.bucket, Key=uri.key, UploadId=upload_id

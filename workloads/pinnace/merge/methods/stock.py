@@ -39,9 +39,9 @@ class ModelStock(Sphere):
         import torch
 
         assert block.base is not None
-        average = sum(block.models[1:], start=block.models[0].clone()) / task.count
+        average: Tensor = sum(block.models[1:], start=block.models[0]) / task.count
         if not task.options["filter_wise"]:
-            (t,) = found
+            t = float(found[0])
             return t * average + (1 - t) * block.base
         deltas = [delta.view(-1, task.columns).double() for delta in block.deltas]
         table = torch.stack([torch.stack([(a * b).sum(1) for b in deltas]) for a in deltas]).permute(2, 0, 1)

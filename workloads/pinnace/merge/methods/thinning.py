@@ -10,7 +10,7 @@ import numpy as np
 
 from pinnace.merge.errors import InvalidMerge
 from pinnace.merge.masks import LEVELS, happens, uniform
-from pinnace.merge.selection import cuts
+from pinnace.merge.selection import Cut, cuts
 from pinnace.merge.settings import Trim
 
 from .base import Block, Survey, Task
@@ -83,7 +83,8 @@ class Largest(_Shared):
         return [size - min(size, max(1, int(density * size))) for density in densities]
 
     def keep(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
-        return found[model].above(_size(delta), block.address)
+        cut: Cut = found[model]
+        return cut.above(_size(delta), block.address)
 
 
 class Random(_Shared):
@@ -115,9 +116,9 @@ class RandomByRank(_Shared):
     def keep(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
         import torch
 
-        drawn = uniform(
-            seed=task.seed, model=model, tensor=task.name, start=block.start, count=delta.numel()
-        ).reshape(-1, task.columns)
+        drawn = uniform(seed=task.seed, model=model, tensor=task.name, start=block.start, count=delta.numel()).reshape(
+            -1, task.columns
+        )
         keys = _size(delta).cpu().numpy().view(np.uint32).reshape(-1, task.columns)
         kept = _kept_by_rank(keys, drawn, task.own["density"][model], task.own["epsilon"][model])
         return torch.from_numpy(kept.reshape(-1)).to(delta.device)
@@ -162,7 +163,8 @@ class WithoutOutliers(_Shared):
         return list(zip(found[: task.count], found[task.count :], strict=True))
 
     def keep(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
-        low, high = found[model]
+        cuts_: tuple[Cut, Cut] = found[model]
+        low, high = cuts_
         keys = _size(delta)
         return low.above(keys, block.address) & ~high.above(keys, block.address)
 
@@ -179,7 +181,7 @@ def _kept_by_rank(
     """
     n = keys.shape[1]
     if n == 1:
-        return np.negative((drawn < density * LEVELS).view(np.int8)).astype(np.int32)
+        return _lanes(drawn < density * LEVELS)
     room = (n - 1).bit_length()
     if room > _MOST_INDEX_BITS:
         keys = keys.astype(np.uint64) << np.uint64(32)
@@ -190,7 +192,13 @@ def _kept_by_rank(
     ranks = _lowest_ranks(n, density, epsilon)[drawn]
     border = np.take_along_axis(ordered, np.minimum(ranks, n - 1), axis=1)
     kept = (keys >= border) & (ranks < n)
-    return np.negative(kept.view(np.int8)).astype(np.int32)
+    return _lanes(kept)
+
+
+def _lanes(chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """-1 where it is true."""
+    found: np.ndarray[Any, np.dtype[np.int32]] = np.negative(chosen.view(np.int8)).astype(np.int32)
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -200,4 +208,5 @@ def _lowest_ranks(n: int, density: float, epsilon: float) -> np.ndarray[Any, Any
     if not epsilon:
         return np.where(numbers < density, 0, n)
     needed = np.floor((numbers - (density - epsilon)) * (n - 1) / (2 * epsilon)) + 1
-    return np.clip(needed, 0, n).astype(np.int64)
+    found: np.ndarray[Any, Any] = np.clip(needed, 0, n).astype(np.int64)
+    return found

@@ -12,8 +12,8 @@ from typing import Any
 def main(arguments: dict[str, Any]) -> None:
     """Keys: settings (of S3Settings), config (of mergekit), output, options, dieAt (kill -9 before the n-th write)."""
     from pinnace.merge import RunOptions, run
-    from pinnace.merge.layout import PART_BYTES
     from pinnace.merge.budget import peak_bytes
+    from pinnace.merge.layout import PART_BYTES
     from pinnace.merge.sources import Places, plan_document
     from pinnace.storage import S3Settings, Storage
 

@@ -1,8 +1,8 @@
 """Merging from S3 to S3 against mergekit, in one run on this machine: `python -m e2e.bench.merge`.
 
 Models with the layer shapes of Qwen3-4B, a base and two. Ours reads from and writes to the embedded S3. mergekit gets
-local files (`local`), and needs a copy down and up besides (`with copies`: `pinnace.storage`'s own fetch and publish). The
-floor is a copy from S3 to S3 of the same bytes, read and written as ours does. Peak memory is the kernel's.
+local files (`local`), and needs a copy down and up besides (`with copies`: `pinnace.storage`'s own fetch and publish).
+The floor is a copy from S3 to S3 of the same bytes, read and written as ours does. Peak memory is the kernel's.
 
 PINNACE_BENCH_PARAMETERS (billions, default 0.25), PINNACE_BENCH_METHODS (default linear,ties,dare_ties,della),
 PINNACE_BENCH_KILLS (kill -9 at that many random moments, default 0).
@@ -21,7 +21,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +105,8 @@ def copy(storage: Storage, sources: list[str], to: str) -> None:
     files = [[one for one in storage.list(source) if one.uri.key.endswith(".safetensors")] for source in sources]
     target = storage.settings.root / to / "model.safetensors"
     with Workers(8, "copy-read") as readers, Workers(8, "copy-write") as writers:
-        upload, tags = store.begin_parts(target), []
+        upload = store.begin_parts(target)
+        tags: list[Future[str]] = []
         for start in range(0, files[0][0].size, _PIECE):
             bodies = [bytearray(max(0, min(_PIECE, of[0].size - start))) for of in files]
             gather(
@@ -137,11 +140,7 @@ def compare(storage: Storage, folders: list[Path], scratch: Path) -> None:
     print(f"copy down of three models (fetch, verified): {down:.1f} s", flush=True)
     for method in METHODS:
         models = names[1:] if method == "linear" else names
-        floor = clock(
-            lambda models=models, method=method: copy(
-                storage, [f"s3://bench/{name}" for name in models], f"floor-{method}"
-            )
-        )  # type: ignore[misc]  # lambdas with defaults
+        floor = clock(partial(copy, storage, [f"s3://bench/{name}" for name in models], f"floor-{method}"))
         ours, _ = timed(worker(storage.settings, method, method))
         theirs, _ = timed(
             [
@@ -153,7 +152,7 @@ def compare(storage: Storage, folders: list[Path], scratch: Path) -> None:
             ],
             environment(),
         )
-        up = clock(lambda method=method: storage.publish(scratch / method, f"s3://bench/up-{method}"))  # type: ignore[misc]  # lambdas with defaults
+        up = clock(partial(storage.publish, scratch / method, f"s3://bench/up-{method}"))
         shutil.rmtree(scratch / method)
         copies = theirs.wall + down * len(models) / len(names) + up
         print(
@@ -179,7 +178,7 @@ def threads(storage: Storage) -> None:
 def kills(storage: Storage) -> None:
     """kill -9 at random moments, again and again, until enough; then to the end: the digest must be the same."""
     reference = json.loads(timed(worker(storage.settings, "ties", "kill-reference"))[1].splitlines()[-1])["digest"]
-    dice, done, rounds = random.Random(1), 0, 0
+    dice, done, rounds = random.Random(1), 0, 0  # noqa: S311 - repeatable moments
     while done < KILLS:
         rounds += 1
         finished = False

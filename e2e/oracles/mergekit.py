@@ -24,8 +24,8 @@ from e2e.locks import REQUIREMENTS, uv
 _LOCK = REQUIREMENTS / "oracle-mergekit.txt"
 _CACHE = Path(os.environ.get("PINNACE_CACHE", Path.home() / ".cache/pinnace")) / "oracles"
 
-# Runs inside the oracle's process. Reads {"config", "output", "masks", "options"} a line, answers {"error"} a line. With
-# `masks` (an .npz with "<tensor>/<model>"), random masks are taken from there instead of torch.bernoulli.
+# Runs inside the oracle's process. Reads {"config", "output", "masks", "options"} a line, answers {"error"} a line.
+# With `masks` (an .npz with "<tensor>/<model>"), random masks are taken from there instead of torch.bernoulli.
 _SERVER = """
 import json, logging, sys
 answers, sys.stdout = sys.stdout, sys.stderr

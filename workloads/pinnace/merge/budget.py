@@ -22,7 +22,7 @@ class Budget:
         self._closed: BaseException | None = None
 
     def acquire(self, amount: int) -> None:
-        """Waits until there are that many bytes. Raises `OutOfBudget` if there never can be, or what `close` was told."""
+        """Waits for that many bytes. Raises `OutOfBudget` if there never can be, or what `close` was told."""
         if amount > self.total:
             raise OutOfBudget(f"{amount} bytes are needed at once, the limit leaves {self.total}")
         ticket = object()

@@ -1,4 +1,4 @@
-"""Buffers that are used again: a fresh one costs a page fault for every 4 KiB, four times what copying into it costs."""
+"""Buffers that are used again: the page faults of a fresh one cost four times what copying into it costs."""
 
 from __future__ import annotations
 

@@ -129,7 +129,8 @@ def show(plan: Plan, notes: tuple[str, ...] = ()) -> None:
     """Prints a plan: what is read, written, and by which values."""
     _out.print(f"plan {plan.hash}", highlight=False)
     _out.print(
-        f"{plan.spec.method.name}: {len(plan.tensors)} tensors, {sum(one.output.size for one in plan.tensors):,} numbers; "
+        f"{plan.spec.method.name}: {len(plan.tensors)} tensors, "
+        f"{sum(one.output.size for one in plan.tensors):,} numbers; "
         f"{plan.input_bytes / 2**20:,.1f} MiB to read, {plan.output_bytes / 2**20:,.1f} MiB to write "
         f"in {len(plan.shards)} files, {sum(len(shard.parts) for shard in plan.shards)} parts",
         highlight=False,

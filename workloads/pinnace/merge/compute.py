@@ -57,8 +57,7 @@ class Compute:
     def survey(self, data: PartData, span: Span, place: Sequence[int]) -> Any:
         """The whole survey of a tensor that lies in one part."""
         tensor = self._plan.tensors[span.tensor]
-        assert tensor.task is not None
-        survey = self._method.survey(tensor.task)
+        survey = self._method.survey(tensor.merged)
         check = True
         try:
             measure = next(survey)
@@ -93,8 +92,7 @@ class Compute:
         import torch
 
         tensor = self._plan.tensors[span.tensor]
-        task = tensor.task
-        assert task is not None
+        task = tensor.merged
         surveyed = self._method.surveyed(task)
         if not surveyed:
             known = None
@@ -158,18 +156,17 @@ class Compute:
         tensor: MergedTensor,
     ) -> Tensor:
         if source.tensor is None:
-            assert base is not None
-            return base
+            return _given(base)
         value = self._raw(source.tensor, buffer, place, start - span.start, end - start)
         if not any(run.source is None for run in source.runs):
             return value
-        assert base is not None
+        rest = _given(base)
         value = value.clone()
         columns = tensor.columns
         for run in source.runs:
             low, high = max(run.start * columns, start) - start, min(run.end * columns, end) - start
             if run.source is None and low < high:
-                value[low:high] = base[low:high]
+                value[low:high] = rest[low:high]
         return value
 
     def _raw(self, tensor: StoredTensor, buffer: Buffer, place: int, first: int, count: int) -> Tensor:
@@ -212,6 +209,13 @@ class Compute:
                 "make it the same in all"
             )
         return bodies[0]
+
+
+def _given(base: Tensor | None) -> Tensor:
+    """The base's numbers: the plan reads them wherever they are needed."""
+    if base is None:
+        raise TypeError("the base was not read")
+    return base
 
 
 def join(measure: Measure, joined: Any, result: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -119,5 +119,6 @@ class Fetcher:
 
     def _folder(self, source: int, which: int) -> Folder:
         found = self.plan.sources[source].adapter if which else self.plan.sources[source].folder
-        assert found is not None
+        if found is None:
+            raise TypeError("this source has no adapter")
         return found

@@ -73,7 +73,7 @@ class Matching:
             _check_shape(model, wanted, replaced.shape)
             return Input(replaced, folder=1)
         if model.folder.uri == self._layout.folder.uri:
-            return Input(None, change=self._change(adapter, model, wanted))  # the base's bytes, read once
+            return Input(None, change=_change(adapter, wanted))  # the base's bytes, read once
         found = model.tensors.get(wanted.name) or self._tied(model, wanted)
         if found is None and self._spec.missing_tensors is Missing.REFUSE:
             raise SourcesDiffer(
@@ -87,18 +87,7 @@ class Matching:
         aligned = runs if found is not None and wanted.name.endswith((*EMBEDDINGS, *HEADS)) else ()
         if found is not None:
             _check_shape(model, wanted, (wanted.shape[0], *found.shape[1:]) if aligned else found.shape)
-        return Input(found, runs=aligned, change=self._change(adapter, model, wanted))
-
-    def _change(self, adapter: Adapter | None, model: Model, wanted: StoredTensor) -> LowRank | None:
-        if adapter is None or wanted.name not in adapter.pairs:
-            return None
-        a, b, scale = adapter.pairs[wanted.name]
-        if wanted.shape != (b.shape[0], a.shape[1]):
-            raise SourcesDiffer(
-                f"{wanted.name} has shape {list(wanted.shape)}, the adapter {adapter.folder.uri} changes one of "
-                f"{[b.shape[0], a.shape[1]]}: give the model that it was trained on as base or source"
-            )
-        return LowRank(a, b, scale)
+        return Input(found, runs=aligned, change=_change(adapter, wanted))
 
     def _tied(self, model: Model, wanted: StoredTensor) -> StoredTensor | None:
         """A model without a head of its own uses its embedding as head."""
@@ -191,3 +180,15 @@ def _check_shape(model: Model, wanted: StoredTensor, shape: tuple[int, ...]) -> 
             f"{wanted.name} has shape {list(shape)} in {model.folder.uri}, but {list(wanted.shape)} in the base: "
             "use models of the same size"
         )
+
+
+def _change(adapter: Adapter | None, wanted: StoredTensor) -> LowRank | None:
+    if adapter is None or wanted.name not in adapter.pairs:
+        return None
+    a, b, scale = adapter.pairs[wanted.name]
+    if wanted.shape != (b.shape[0], a.shape[1]):
+        raise SourcesDiffer(
+            f"{wanted.name} has shape {list(wanted.shape)}, the adapter {adapter.folder.uri} changes one of "
+            f"{[b.shape[0], a.shape[1]]}: give the model that it was trained on as base or source"
+        )
+    return LowRank(a, b, scale)

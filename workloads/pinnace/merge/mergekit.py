@@ -55,7 +55,7 @@ def translate(document: Mapping[str, Any]) -> Translated:
     """Raises `InvalidMerge` for what can't be said here."""
     unknown = set(document) - _KNOWN
     if unknown:
-        raise InvalidMerge(f"mergekit has no {sorted(unknown)[0]!r} at the top of a configuration")
+        raise InvalidMerge(f"mergekit has no {min(unknown)!r} at the top of a configuration")
     method = _METHODS.get(document["merge_method"], document["merge_method"])
     if method not in REGISTRY:
         raise InvalidMerge(

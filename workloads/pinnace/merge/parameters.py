@@ -92,7 +92,7 @@ class Parameters:
                 return along([float(value) for value in entry.values], place)
         if default is None:
             raise InvalidMerge(
-                f"{tensor}: models[].{key} is not given for {model}: add it, or an entry in layers that fits this tensor"
+                f"{tensor}: models[].{key} is not given for {model}: add it, or an entry in layers that fits the tensor"
             )
         return default
 

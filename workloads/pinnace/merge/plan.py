@@ -27,7 +27,10 @@ STORED = {Dtype.BF16: "BF16", Dtype.FP16: "F16", Dtype.FP32: "F32"}
 _CONFIG_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 _MOST_SHARD_BYTES = 64 << 30
 _MOST_COPIED_BYTES = 64 << 20
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".msgpack", ".h5")  # fmt: skip
+_WEIGHTS = (
+    ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".onnx",
+    ".msgpack", ".h5",
+)  # fmt: skip
 _LEFT_OUT = (MANIFEST, ARTIFACT, "README.md", ".gitattributes", "trainer_state.json", "training_args.bin")
 
 
@@ -47,6 +50,13 @@ class MergedTensor:
     output: OutputTensor
     matched: Matched
     task: Task | None
+
+    @property
+    def merged(self) -> Task:
+        """Its task, where it is known to be merged."""
+        if self.task is None:
+            raise TypeError(f"{self.output.name} is copied")
+        return self.task
 
     @property
     def columns(self) -> int:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+import numpy as np
+
 from pinnace.storage.artifacts import Published
 from pinnace.storage.errors import NotFound
 from pinnace.storage.insistence import Insistence
@@ -235,7 +237,7 @@ class _Merge:
         reserved = min(_AHEAD * max(cost(self._plan, part) for part in self._parts), self._budget.total)
         try:
             while True:
-                joined = None
+                joined = np.zeros(0)
                 for one in self._sliding(self._parts, Budget(reserved))():
                     data = one.result()
                     places = self._plan.places(data.part)
@@ -244,9 +246,8 @@ class _Merge:
                             look = self._computers.submit(
                                 self._compute.measure, measure, data, span, place, check=check
                             )
-                            joined = join(measure, joined, look.result())
+                            joined = join(measure, joined if joined.size else None, look.result())
                 check = False
-                assert joined is not None
                 measure = survey.send(joined)
         except StopIteration as end:
             self._plan = self._plan.knowing(end.value)
@@ -256,17 +257,20 @@ class _Merge:
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         """A failure anywhere wakes whoever waits."""
         try:
-            if self._failed:
-                raise self._failed
+            self._go_on()
             call(*arguments)
         except BaseException as error:
             self._fail(error)
             raise
 
+    def _go_on(self) -> None:
+        if self._failed:
+            raise self._failed
+
     def _kept(self, group: Group, work: _ShardWork, fetched: list[Fetching]) -> None:
         """All parts are kept until the tensor that spans them is surveyed and merged."""
         try:
-            found = self._surveyed(group, lambda: fetched) if group.tensor is not None else {}
+            found = self._surveyed(group, lambda: fetched)
         except BaseException:
             for one in fetched:
                 one.settle()
@@ -311,19 +315,19 @@ class _Merge:
 
     def _surveyed(self, group: Group, fetched: Callable[[], Iterable[Fetching]]) -> dict[int, Any]:
         """What must be known about the tensor that spans the group."""
-        assert group.tensor is not None
-        task = self._plan.tensors[group.tensor].task
-        assert task is not None
-        survey = self._plan.parameters.method.survey(task)
+        tensor = group.tensor
+        if tensor is None:
+            return {}
+        survey = self._plan.parameters.method.survey(self._plan.tensors[tensor].merged)
         check = True
         try:
             measure = next(survey)
             while True:
-                result = self._measured(group.tensor, measure, fetched(), check=check)
+                result = self._measured(tensor, measure, fetched(), check=check)
                 check = False
                 measure = survey.send(result)
         except StopIteration as end:
-            return {group.tensor: end.value}
+            return {tensor: end.value}
 
     def _measured(self, tensor: int, measure: Measure, fetched: Iterable[Fetching], *, check: bool) -> Any:
         """One look at all parts, joined in their order."""

@@ -24,9 +24,10 @@ _UPPER, _LOWER = 1 << 15, 1 << 16
 Keys = Callable[[Block], Sequence["Tensor"]]
 """Flat int32 tensors, the bits of non-negative float32 numbers; one for each thing that is cut."""
 _BEYOND = (1 << 31) - 1  # above all keys
+_NOWHERE = np.zeros(0, dtype=np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cut:
     """Divides the elements into the first `position` in ascending order, and the rest.
 
@@ -41,8 +42,8 @@ class Cut:
     key: int
     quota: int = 0
     equal: int = 0
-    starts: np.ndarray[Any, Any] | None = None
-    before: np.ndarray[Any, Any] | None = None
+    starts: np.ndarray[Any, Any] = _NOWHERE
+    before: np.ndarray[Any, Any] = _NOWHERE
     descending: bool = False
 
     @property
@@ -57,8 +58,6 @@ class Cut:
         if not self.divided:
             return lanes.at_least(keys, self.key)
         above = lanes.at_least(keys, self.key + 1)
-        assert self.starts is not None
-        assert self.before is not None
         first = int(self.before[np.searchsorted(self.starts, address)])
         # Ordinals of the equal elements of this block are first, first + 1, …
         border = (self.equal - self.quota if self.descending else self.quota) - first

@@ -64,7 +64,8 @@ class TaskArithmetic(_TaskVectors):
 class Ties(_TaskVectors):
     """Keeps the largest share `density` of each d, elects the sign of sum(w d), averages what agrees with it.
 
-    https://arxiv.org/abs/2306.01708. The paper trims over the whole model and takes a plain mean: `trim: Model`, `mean: Plain`."""
+    https://arxiv.org/abs/2306.01708. The paper trims over the whole model and takes a plain mean: `trim: Model`,
+    `mean: Plain`."""
 
     normalize: bool = True
     """Divide by the sum of the agreeing weights."""
@@ -104,7 +105,7 @@ class DellaLinear(_TaskVectors):
     normalize: bool = False
     """Divide by the sum of weights."""
     rescale: Rescale = Rescale.L1
-    """L1: one scale restores the tensor's L1 norm, as mergekit does. Paper: each element by 1 / its keep probability."""
+    """L1: one scale restores the tensor's L1 norm, as mergekit does. Paper: each element by 1 / its probability."""
 
 
 class Della(_TaskVectors):
@@ -113,7 +114,7 @@ class Della(_TaskVectors):
     normalize: bool = True
     """Divide by the sum of the agreeing weights."""
     rescale: Rescale = Rescale.L1
-    """L1: one scale restores the tensor's L1 norm, as mergekit does. Paper: each element by 1 / its keep probability."""
+    """L1: one scale restores the tensor's L1 norm, as mergekit does. Paper: each element by 1 / its probability."""
 
 
 class Breadcrumbs(_TaskVectors):
@@ -211,7 +212,25 @@ class Ramplus(ApiModel):
     """Smaller changes don't count."""
 
 
-MEMBERS = ["linear", "taskArithmetic", "slerp", "nuslerp", "multislerp", "karcher", "ties", "dareLinear", "dareTies", "della", "dellaLinear", "breadcrumbs", "breadcrumbsTies", "modelStock", "sce", "ram", "ramplus"]
+MEMBERS = [
+    "linear",
+    "taskArithmetic",
+    "slerp",
+    "nuslerp",
+    "multislerp",
+    "karcher",
+    "ties",
+    "dareLinear",
+    "dareTies",
+    "della",
+    "dellaLinear",
+    "breadcrumbs",
+    "breadcrumbsTies",
+    "modelStock",
+    "sce",
+    "ram",
+    "ramplus",
+]
 
 
 class MergeMethod(ApiModel):

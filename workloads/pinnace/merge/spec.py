@@ -74,7 +74,7 @@ class MergeModel(ApiModel):
     """What `layers` calls it; by default `model-0`, `model-1` and so on."""
     source: ModelSource
     adapter: ModelSource | None = None
-    """A LoRA adapter (PEFT layout) that is merged into `source` on the way. An adapter as `source` goes onto the base."""
+    """A LoRA adapter (PEFT layout) that is merged into `source` on the way. One as `source` goes onto the base."""
     weight: Weight | None = None
     """How much of it: a decimal in quotes."""
     density: Density | None = None
@@ -180,7 +180,8 @@ class MergeSpec(ApiModel):
 
     rules = (
         Rule(
-            "!has(self.layers) || self.layers.all(l, !has(l.model) || self.models.exists(m, has(m.name) && m.name == l.model)"
+            "!has(self.layers) || self.layers.all(l, !has(l.model)"
+            " || self.models.exists(m, has(m.name) && m.name == l.model)"
             " || l.model.matches(r'^model-[0-9]+$'))",
             "layers: model must be the name of one of the models",
             lambda spec: all(one.model is None or one.model in spec.model_names for one in spec.layers),

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pinnace.storage.backoff import Backoff
 from pinnace.storage.errors import NotFound, OutOfRange, StorageUnavailable
@@ -174,7 +174,11 @@ class S3Store:
         # botocore adds a CRC32 that the server checks.
         with self._asking(f"write part {number} of", uri):
             return self._client.upload_part(
-                Bucket=uri.bucket, Key=uri.key, UploadId=upload_id, PartNumber=number, Body=body
+                Bucket=uri.bucket,
+                Key=uri.key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=cast("bytes", body),  # boto3 takes bytearrays, its types don't say so
             )["ETag"]
 
     def finish_parts(self, uri: S3Uri, upload_id: str, tags: Sequence[str]) -> None:

@@ -69,6 +69,13 @@ class Block:
         return (self.tensor << 48) + self.start
 
     @property
+    def origin(self) -> Tensor:
+        """The base, for methods that need one."""
+        if self.base is None:
+            raise TypeError("this method needs a base")
+        return self.base
+
+    @property
     def deltas(self) -> tuple[Tensor, ...]:
         """Task vectors; without a base, the models themselves."""
         return self.models if self.base is None else tuple(model - self.base for model in self.models)

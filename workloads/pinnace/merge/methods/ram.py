@@ -31,22 +31,22 @@ class Ram(Plain):
 
     def merge(self, block: Block, task: Task, found: Any) -> Tensor:
         """Own changes (n = 1) times the model's factor."""
+        import torch
+
         deltas, active, count = _touched(block, task.shared["epsilon"])
         unique = negative(count - 2)  # of the models that are active there
         divisor = count.clamp(min=1).to(deltas[0].dtype)
-        mixed = None
+        mixed = torch.zeros_like(deltas[0])
         for model, (delta, one) in enumerate(zip(deltas, active, strict=True)):
             kept = chosen(delta, one)
             part = chosen(kept, ~unique) / divisor
             part.add_(chosen(kept, unique), alpha=1.0 if found is None else found[model])
-            mixed = part if mixed is None else mixed.add_(part)
-        assert block.base is not None
-        assert mixed is not None
-        return block.base + mixed
+            mixed += part
+        return block.origin + mixed
 
 
 class Ramplus(Ram):
-    """As ram, own changes times 1 + r clip(shared / own, 0, α), counted for each model and tensor."""
+    """As ram, own changes times 1 + r clip(shared / own, 0, alpha), counted for each model and tensor."""
 
     contract = Contract(shared=("epsilon", "r", "alpha"))
 

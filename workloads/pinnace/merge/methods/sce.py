@@ -43,20 +43,19 @@ class Sce(Alone):
 
     def merge(self, block: Block, task: Task, found: Any) -> Tensor:
         """See the class."""
+        import torch
+
         cut, weights = found
         deltas = _selected(block, cut)
         total = deltas[0].clone()
         for delta in deltas[1:]:
             total += delta
-            mixed, divisor = None, None
+            mixed, divisor = torch.zeros_like(total), torch.zeros_like(total)
         for delta, weight in zip(deltas, weights, strict=True):
             part = constant(weight, same_sign(delta, total) & nonzero(delta))
-            mixed = delta * part if mixed is None else mixed.add_(delta * part)
-            divisor = part if divisor is None else divisor.add_(part)
-        assert block.base is not None
-        assert mixed is not None
-        assert divisor is not None
-        return block.base + mixed / divisor.clamp_(min=1e-6)
+            mixed += delta * part
+            divisor += part
+        return block.origin + mixed / divisor.clamp_(min=1e-6)
 
 
 def _variance(block: Block) -> Tensor:

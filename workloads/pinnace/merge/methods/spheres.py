@@ -69,8 +69,7 @@ class Slerp(Sphere):
     contract = Contract(most=1, shared=("t",))
 
     def vectors(self, block: Block, task: Task) -> Sequence[Tensor]:
-        assert block.base is not None
-        return (block.base, *block.models)
+        return (block.origin, *block.models)
 
     def coefficients(self, table: Matrix, task: Task) -> Sequence[float]:
         t = task.shared["t"]

@@ -38,17 +38,16 @@ class ModelStock(Sphere):
     def merge(self, block: Block, task: Task, found: Any) -> Tensor:
         import torch
 
-        assert block.base is not None
         average: Tensor = sum(block.models[1:], start=block.models[0]) / task.count
         if not task.options["filter_wise"]:
             t = float(found[0])
-            return t * average + (1 - t) * block.base
+            return t * average + (1 - t) * block.origin
         deltas = [delta.view(-1, task.columns).double() for delta in block.deltas]
         table = torch.stack([torch.stack([(a * b).sum(1) for b in deltas]) for a in deltas]).permute(2, 0, 1)
         share = torch.from_numpy(_stock(table.cpu().numpy(), task.count)).to(average)
         share = share[:, None]
         shape = (-1, task.columns)
-        return (share * average.view(shape) + (1 - share) * block.base.view(shape)).flatten()
+        return (share * average.view(shape) + (1 - share) * block.origin.view(shape)).flatten()
 
 
 def _stock(tables: Matrix, count: int) -> Matrix:

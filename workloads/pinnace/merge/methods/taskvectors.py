@@ -74,6 +74,12 @@ class TaskVectors:
         own: dict[str, float | None] = {"weight": None}
         self.contract = Contract(own=own | (thinning.own if thinning else {}), shared=("lambda",))
 
+    @property
+    def _thinned(self) -> Thinning:
+        if self._thinning is None:
+            raise TypeError("this method keeps everything")
+        return self._thinning
+
     def check(self, task: Task) -> None:
         """The thinning's values."""
         if self._thinning:
@@ -120,8 +126,7 @@ class TaskVectors:
         return self._thinning is None or self._thinning.whole(task, model)
 
     def _keep(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
-        assert self._thinning is not None
-        return self._thinning.keep(delta, model, block, task, found)
+        return self._thinned.keep(delta, model, block, task, found)
 
     def merge(self, block: Block, task: Task, found: Any) -> Tensor:
         """See the class."""
@@ -147,36 +152,34 @@ class TaskVectors:
                     mixed /= total
         if task.shared["lambda"] != 1:
             mixed *= task.shared["lambda"]
-        assert block.base is not None
-        return block.base + mixed
+        return block.origin + mixed
 
     def _change(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
         """w s m d."""
         if not self._whole(task, model):
-            assert self._thinning is not None
             kept = chosen(delta, self._keep(delta, model, block, task, found.thinning))
             if found.scales is not None:
                 kept *= found.scales[model]
             elif task.options.get("rescale") == Rescale.PAPER:
-                kept /= self._thinning.chance(delta, model, task)
+                kept /= self._thinned.chance(delta, model, task)
             delta = kept
         return delta * task.own["weight"][model]
 
 
 def _elected(changes: Sequence[Tensor], weights: Sequence[float], *, normalize: bool, plain: bool) -> Tensor:
     """Σ A u, or Σ A u / Σ A w: A is 1 where u has the sign of Σ u (0 counts as +). Zeros of u never agree."""
+    import torch
+
     total = changes[0].clone()
     for change in changes[1:]:
         total += change
-    mixed, divisor = None, None
+    mixed = torch.zeros_like(total)
+    divisor = torch.zeros_like(total) if normalize else None
     for change, weight in zip(changes, weights, strict=True):
         agrees = same_sign(change, total)
-        share = chosen(change, agrees)
-        mixed = share if mixed is None else mixed.add_(share)
-        if normalize:
-            part = constant(1.0 if plain else weight, agrees & nonzero(change))
-            divisor = part if divisor is None else divisor.add_(part)
-    assert mixed is not None
+        mixed += chosen(change, agrees)
+        if divisor is not None:
+            divisor += constant(1.0 if plain else weight, agrees & nonzero(change))
     if divisor is not None:
         mixed /= divisor.add_(constant(1.0, ~nonzero(divisor)))
     return mixed

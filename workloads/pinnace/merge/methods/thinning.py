@@ -143,7 +143,7 @@ class RandomByRank(_Shared):
 
 
 class WithoutOutliers(_Shared):
-    """breadcrumbs: without the ⌊γN⌋ largest, then without the smallest until ⌊dN⌋ are left."""
+    """breadcrumbs: without the ⌊gamma N⌋ largest, then without the smallest until ⌊dN⌋ are left."""
 
     own: dict[str, float | None] = {"density": 1.0, "gamma": 0.01}  # noqa: RUF012 - never changed
 

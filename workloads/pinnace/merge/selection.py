@@ -9,7 +9,7 @@ falls among them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,8 +42,8 @@ class Cut:
     key: int
     quota: int = 0
     equal: int = 0
-    starts: np.ndarray[Any, Any] = _NOWHERE
-    before: np.ndarray[Any, Any] = _NOWHERE
+    starts: np.ndarray[Any, Any] = field(default_factory=lambda: _NOWHERE)
+    before: np.ndarray[Any, Any] = field(default_factory=lambda: _NOWHERE)
     descending: bool = False
 
     @property

@@ -147,7 +147,7 @@ class Alone:
 
     rows = False
 
-    def across(self, tasks: Sequence[Task]) -> Survey | None:  # noqa: ARG002 - tensors don't know of each other
+    def across(self, tasks: Sequence[Task]) -> Survey | None:
         """Nothing."""
         return None
 
@@ -158,11 +158,11 @@ class Alone:
 class Plain(Alone):
     """What methods without a survey share."""
 
-    def surveyed(self, task: Task) -> bool:  # noqa: ARG002 - never
+    def surveyed(self, task: Task) -> bool:
         """No."""
         return False
 
-    def survey(self, task: Task) -> Survey:  # noqa: ARG002 - nothing to find out
+    def survey(self, task: Task) -> Survey:
         """Nothing to find out."""
         return
         yield

@@ -157,8 +157,8 @@ class TaskVectors:
     def _change(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
         """w s m d."""
         if not self._whole(task, model):
-            kept = chosen(delta, self._keep(delta, model, block, task, found.thinning))
-            if found.scales is not None:
+            kept = chosen(delta, self._keep(delta, model, block, task, found.thinning if found else task.across))
+            if found and found.scales is not None:
                 kept *= found.scales[model]
             elif task.options.get("rescale") == Rescale.PAPER:
                 kept /= self._thinned.chance(delta, model, task)

@@ -6,7 +6,7 @@ import ctypes
 import threading
 
 _GRAIN = 2 << 20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 
 
 def settle_malloc() -> None:
@@ -20,7 +20,8 @@ def settle_malloc() -> None:
     except (AttributeError, OSError):
         return
     mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-    mallopt(_M_TRIM_THRESHOLD, 32 << 20)
+    mallopt(_M_TRIM_THRESHOLD, 16 << 20)
+    mallopt(_M_ARENA_MAX, 4)  # each thread that transfers would keep a heap of its own
 
 
 def capacity(size: int) -> int:

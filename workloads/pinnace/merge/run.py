@@ -432,7 +432,8 @@ class _Merge:
         if self._options.buffers is not None:
             return self._options.buffers
         limit = self._options.memory or self._plan.spec.memory_bytes
-        taken = resident_bytes() + _SLACK + self._window * self._part_bytes + self._options.threads * _SCRATCH
+        outputs = 2 * self._window * self._part_bytes  # botocore copies what it sends
+        taken = resident_bytes() + _SLACK + outputs + self._options.threads * _SCRATCH
         return max(0, limit - taken)
 
     def _check_room(self) -> None:

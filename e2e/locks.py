@@ -29,6 +29,8 @@ class Lock:
     project: bool = True
     overrides: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
+    closed: bool = False
+    """The sources name everything: what they require is elsewhere."""
 
     def command(self, uv: str) -> list[str]:
         """The uv command, to be run in `requirements/`."""
@@ -38,6 +40,7 @@ class Lock:
             *(word for extra in self.extras for word in ("--extra", extra)),
             *(word for file in self.overrides for word in ("--overrides", file)),
             *(word for file in self.constraints for word in ("-c", file)),
+            *(("--no-deps",) if self.closed else ()),
             *self.sources,
             *(("../pyproject.toml",) if self.project else ()),
             *("-o", f"{self.name}.txt"),
@@ -75,6 +78,7 @@ LOCKS = (
         overrides=(*CPU, "overrides-sglang-cpu.txt"),
     ),
     _on("torch-2.14-cuda", "rollout-sglang-cuda", "rollout-sglang-cuda.in"),
+    Lock("oracle-mergekit", ("oracle-mergekit.in",), project=False, closed=True),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pinnace.storage.upload import write_manifest
 from pinnace.storage.uri import S3Uri
 
 ARTIFACT = "artifact.json"
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -72,12 +72,19 @@ class Artifact:
 
 def tokenizer_hash(folder: Path) -> str | None:
     """`sha256:` over the tokenizer's files, by name and content; None without a tokenizer."""
+    return tokenizer_hash_of(
+        {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    )
+
+
+def tokenizer_hash_of(contents: Mapping[str, bytes]) -> str | None:
+    """The same over files in memory, by name; other files don't count."""
     digest = hashlib.sha256()
-    files = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    for file in files:
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        digest.update(file.read_bytes())
-    return f"sha256:{digest.hexdigest()}" if files else None
+    found = [name for name in TOKENIZER_FILES if name in contents]
+    for name in found:
+        digest.update(f"{name}\0{len(contents[name])}\0".encode())
+        digest.update(contents[name])
+    return f"sha256:{digest.hexdigest()}" if found else None
 
 
 def publish(

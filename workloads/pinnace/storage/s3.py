@@ -10,17 +10,18 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pinnace.storage.backoff import Backoff
 from pinnace.storage.errors import NotFound, OutOfRange, StorageUnavailable
-from pinnace.storage.objects import StoredObject
+from pinnace.storage.objects import StoredObject, StoredPart
 from pinnace.storage.settings import S3Settings
 from pinnace.storage.uri import S3Uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_COPY_BYTES = 1 << 20  # of an answer's body at a time
 _DELETE_BATCH = 1000  # the most that one DeleteObjects request takes
 
 
@@ -92,15 +93,50 @@ class S3Store:
             raise StorageUnavailable(f"read {uri}: {len(body)} bytes came, {promised} were promised", transient=True)
         return body
 
+    def read_into(self, uri: S3Uri, start: int, into: memoryview, *, tag: str = "") -> None:
+        if not into:
+            return
+        backoff = Backoff(first=0.2, cap=5)
+        while True:
+            try:
+                self._read_into_once(uri, start, into, tag)
+                return
+            except StorageUnavailable as error:
+                if not error.transient or backoff.tries >= self.settings.patience.attempts:
+                    raise
+                backoff.sleep()
+
+    def _read_into_once(self, uri: S3Uri, start: int, into: memoryview, tag: str) -> None:
+        wanted: dict[str, Any] = {"Range": f"bytes={start}-{start + len(into) - 1}"}
+        if tag:
+            wanted["IfMatch"] = tag
+        came = 0
+        with self._asking("read", uri):
+            answer = self._client.get_object(Bucket=uri.bucket, Key=uri.key, **wanted)
+            promised = answer["ContentLength"]
+            if promised < len(into):
+                raise OutOfRange(f"read {uri}: it ends before byte {start + len(into)}")
+            with answer["Body"] as stream:
+                # In small pieces: a whole body as one `bytes` would be allocated and faulted in anew each time.
+                while came < len(into) and (piece := stream.read(min(_COPY_BYTES, len(into) - came))):
+                    into[came : came + len(piece)] = piece
+                    came += len(piece)
+        if came != len(into):
+            raise StorageUnavailable(f"read {uri}: {came} bytes came, {promised} were promised", transient=True)
+
     def size(self, uri: S3Uri) -> int:
+        return self.look(uri).size
+
+    def look(self, uri: S3Uri) -> StoredObject:
         with self._asking("look at", uri):
-            return self._client.head_object(Bucket=uri.bucket, Key=uri.key)["ContentLength"]
+            found = self._client.head_object(Bucket=uri.bucket, Key=uri.key)
+            return StoredObject(uri, found["ContentLength"], found["ETag"])
 
     def list(self, folder: S3Uri) -> Iterator[StoredObject]:
         for page in self._pages(folder, delimiter=""):
             for found in page.get("Contents", ()):
                 if not found["Key"].endswith("/"):  # directory markers of other tools
-                    yield StoredObject(S3Uri(folder.bucket, found["Key"]), found["Size"])
+                    yield StoredObject(S3Uri(folder.bucket, found["Key"]), found["Size"], found["ETag"])
 
     def folders(self, folder: S3Uri) -> Iterator[str]:
         for page in self._pages(folder, delimiter="/"):
@@ -134,11 +170,15 @@ class S3Store:
         with self._asking("begin", uri):
             return self._client.create_multipart_upload(Bucket=uri.bucket, Key=uri.key)["UploadId"]
 
-    def put_part(self, uri: S3Uri, upload_id: str, number: int, body: bytes) -> str:
+    def put_part(self, uri: S3Uri, upload_id: str, number: int, body: bytes | bytearray) -> str:
         # botocore adds a CRC32 that the server checks.
         with self._asking(f"write part {number} of", uri):
             return self._client.upload_part(
-                Bucket=uri.bucket, Key=uri.key, UploadId=upload_id, PartNumber=number, Body=body
+                Bucket=uri.bucket,
+                Key=uri.key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=cast("bytes", body),  # boto3 takes bytearrays, its types don't say so
             )["ETag"]
 
     def finish_parts(self, uri: S3Uri, upload_id: str, tags: Sequence[str]) -> None:
@@ -156,6 +196,17 @@ class S3Store:
                 self._client.abort_multipart_upload(Bucket=uri.bucket, Key=uri.key, UploadId=upload_id)
         except NotFound:
             return
+
+    def list_parts(self, uri: S3Uri, upload_id: str) -> Sequence[StoredPart]:
+        with self._asking("list parts of", uri):
+            pages = self._client.get_paginator("list_parts").paginate(
+                Bucket=uri.bucket, Key=uri.key, UploadId=upload_id
+            )
+            return [
+                StoredPart(part["PartNumber"], part["Size"], part["ETag"])
+                for page in pages
+                for part in page.get("Parts", ())
+            ]
 
     def unfinished_parts(self, folder: S3Uri) -> Iterator[tuple[S3Uri, str]]:
         with self._asking("list unfinished uploads of", folder):

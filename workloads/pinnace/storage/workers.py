@@ -57,6 +57,7 @@ class Workers:
     def _work(self) -> None:
         while task := self._tasks.get():
             task()
+            del task  # it holds its arguments, which may be large, until the next one comes
 
 
 def gather(futures: list[Future[T]]) -> list[T]:

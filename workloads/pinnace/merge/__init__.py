@@ -1,0 +1,35 @@
+"""Merging models in parameter space, from store to store (docs/merge.md). Importing this imports no torch."""
+
+from .errors import (
+    Interrupted,
+    InvalidMerge,
+    MergeError,
+    OutOfBudget,
+    SourceChanged,
+    SourceDamaged,
+    SourcesDiffer,
+    SourceUnusable,
+)
+from .plan import Plan, SourceFolders, make_plan
+from .run import Progress, RunOptions, run
+from .source import Folder
+from .spec import MergeSpec
+
+__all__ = [
+    "Folder",
+    "Interrupted",
+    "InvalidMerge",
+    "MergeError",
+    "MergeSpec",
+    "OutOfBudget",
+    "Plan",
+    "Progress",
+    "RunOptions",
+    "SourceChanged",
+    "SourceDamaged",
+    "SourceFolders",
+    "SourceUnusable",
+    "SourcesDiffer",
+    "make_plan",
+    "run",
+]

@@ -112,7 +112,7 @@ def test_threads_and_memory_change_nothing(stored: S3Settings, reference: Any, m
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ties"])  # e2e/bench/merge.py kills more
 def test_killed_at_random_writes(stored: S3Settings, reference: Any, method: str) -> None:
-    dice = random.Random(method)  # noqa: S311 - a repeatable choice of moments
+    dice = random.Random(method)
     kills = 0
     for _ in range(6):
         with subprocess.Popen(

@@ -11,7 +11,7 @@ def random_samples(
     count: int, *, seed: int = 0, shortest: int = 4, longest: int = 60, vocabulary: int = 1024
 ) -> list[Sample]:
     """`count` samples of different lengths; about half their tokens are trained; weights sum to 1."""
-    dice = random.Random(seed)  # noqa: S311
+    dice = random.Random(seed)
     lengths = [dice.randint(shortest, longest) for _ in range(count)]
     masks = [[False, True, *(dice.random() < 0.5 for _ in range(length - 2))] for length in lengths]
     tokens = sum(map(sum, masks))

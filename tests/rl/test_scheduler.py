@@ -32,7 +32,7 @@ class World:
     losses: list[float] = field(default_factory=list)  # when a server vanishes with all that it runs
 
     def __post_init__(self) -> None:
-        self.dice = random.Random(self.seed)  # noqa: S311
+        self.dice = random.Random(self.seed)
         self.scheduler = Scheduler(self.schedule)
         self.events: list[tuple[float, int, str, Slot | int | None]] = []
         self.order = 0
@@ -83,7 +83,7 @@ class World:
 
     def train(self) -> None:
         for number, members in self.scheduler.complete().items():
-            dull = random.Random(f"{self.seed}-{number}").random() < self.zero_variance  # noqa: S311
+            dull = random.Random(f"{self.seed}-{number}").random() < self.zero_variance
             if dull or sum(member.reward.value is not None for member in members) < 2:
                 self.scheduler.discard(number, "zero_variance")
         batch = self.scheduler.cut()

@@ -134,7 +134,7 @@ TestModel = Model.TestCase
 
 def test_killed_at_any_point_nothing_is_lost_or_used_twice(tmp_path: Path) -> None:
     """A writer is killed with SIGKILL again and again; what it had said was done is done, and it goes on from there."""
-    path, dice = tmp_path / "run.db", random.Random(0)  # noqa: S311
+    path, dice = tmp_path / "run.db", random.Random(0)
     appended: set[str] = set()
     claimed: dict[str, int] = {}
     acked = 0

@@ -1,1 +1,1 @@
-"""Tools for agents: the gateway, the tool servers behind it, the session sandboxes, and the agent's client (docs/toolsandbox.md)."""
+"""Tools for agents: gateway, tool servers, session sandboxes, and the agent's client (docs/toolsandbox.md)."""

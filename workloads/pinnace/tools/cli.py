@@ -8,10 +8,16 @@ import typer
 
 # name → (module:function, help). The function's signature is the command line.
 PARTS = {
-    "gateway": ("pinnace.tools.gateway.command:gateway", "The URL that agents call: MCP and REST over all tool servers."),
+    "gateway": (
+        "pinnace.tools.gateway.command:gateway",
+        "The URL that agents call: MCP and REST over all tool servers.",
+    ),
     "serve": ("pinnace.tools.serve.command:serve", "A tool server of the catalogue, or any stdio server, over HTTP."),
     "sandbox": ("pinnace.tools.sandbox.command:sandbox", "The trusted agent of a session's pod."),
-    "executor": ("pinnace.tools.executor.command:executor", "Runs a session's untrusted code; has a container of its own."),
+    "executor": (
+        "pinnace.tools.executor.command:executor",
+        "Runs a session's untrusted code; has a container of its own.",
+    ),
 }
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

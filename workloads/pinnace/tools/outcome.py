@@ -13,7 +13,7 @@ META_REQUEST = "pinnace.dev/requestId"
 
 
 class Outcome(StrEnum):
-    """The type of a call's end. Only `ok` and `tool_error` are the tool's own word; the rest is infrastructure or caller.
+    """The type of a call's end. Only `ok` and `tool_error` are the tool's own word.
 
     A reward may judge `ok`, `tool_error` and `invalid_arguments`; `timeout`, `overloaded` and `unavailable` say nothing
     about the policy and must not be punished.
@@ -125,7 +125,7 @@ class ToolResult:
         )
 
     def to_mcp(self) -> dict[str, Any]:
-        """A `CallToolResult` of revision 2026-07-28, outcome and error in `_meta`: both model and reward layer see them."""
+        """A `CallToolResult` of 2026-07-28; outcome and error are in `_meta`, for the reward layer."""
         content = list(self.content)
         if not content and self.error is not None:
             content = [{"type": "text", "text": self.error.message}]

@@ -52,7 +52,9 @@ def check(mapping: Mapping[str, Any], *, source: Mapping[str, Any], target: Mapp
     if mapping:
         missing = [name for name in target.get("required") or [] if name not in mapping]
         if missing:
-            raise MappingInvalid(f"the backup requires {', '.join(map(repr, missing))}, which the mapping does not give")
+            raise MappingInvalid(
+                f"the backup requires {', '.join(map(repr, missing))}, which the mapping does not give"
+            )
 
 
 def _closed(schema: Mapping[str, Any]) -> bool:

@@ -207,5 +207,3 @@ def _usable(each: Backup, tool: Tool, tools: Mapping[str, Tool], problems: list[
 
 def _schema(tool: Tool) -> Mapping[str, Any]:
     return tool.definition.get("inputSchema") or {}
-
-

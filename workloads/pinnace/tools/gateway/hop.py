@@ -24,26 +24,28 @@ class Hop:
         self._upstream = upstream
         self._older = Older(upstream)
 
-    async def call(
+    async def call(  # noqa: PLR0913 - one request has these parts
         self,
         replica: Replica,
         method: str,
         params: Mapping[str, Any],
         *,
         headers: Mapping[str, str],
-        timeout: float,
+        within: float,
         raw: bytes | None = None,
         name: str = "",
+        rpc_id: Any = 1,
         emit: Emit | None = None,
         movable: bool = False,
     ) -> Message:
         """Ask; `raw` is the request as bytes of 2026-07-28, if it can go out as it came.
 
-        Raises `Failed`.
+        The message that comes back is one of 2026-07-28 with the request's id (`rpc_id`, if there is no `raw`),
+        whatever the replica speaks. Raises `Failed`.
         """
         if replica.era and replica.era != wire.MODERN:
             return await self._older.request(
-                replica, method, params, headers, timeout=timeout, emit=emit, movable=movable
+                replica, method, params, headers, rpc_id=rpc_id, within=within, emit=emit, movable=movable
             )
         sent = {
             "Accept": wire.JSON_AND_SSE,
@@ -54,15 +56,15 @@ class Hop:
         }
         if name:
             sent["Mcp-Name"] = encode_header_value(name)
-        body = raw if raw is not None else wire.request(1, method, params)
-        return await self._upstream.post(replica, body, sent, timeout=timeout, emit=emit, movable=movable)
+        body = raw if raw is not None else wire.request(rpc_id, method, params)
+        return await self._upstream.post(replica, body, sent, within=within, emit=emit, movable=movable)
 
-    async def find_era(self, replica: Replica, *, headers: Mapping[str, str], timeout: float) -> dict[str, Any]:
+    async def find_era(self, replica: Replica, *, headers: Mapping[str, str], within: float) -> dict[str, Any]:
         """Ask `server/discover`, else `initialize`; fills in `replica.era`, returns the result. Raises `Failed`."""
         if not replica.era:
             try:
                 message = await self.call(
-                    replica, "server/discover", {"_meta": wire.modern_meta()}, headers=headers, timeout=timeout
+                    replica, "server/discover", {"_meta": wire.modern_meta()}, headers=headers, within=within
                 )
             except Failed as failed:
                 if failed.failure.outcome is Outcome.TIMEOUT or failed.failure.reach is Reach.NOT_SENT:
@@ -72,10 +74,10 @@ class Hop:
                 replica.era = wire.MODERN
                 return message.result
         replica.era = replica.session = ""
-        return await older.initialize(self._upstream, replica, timeout=timeout)
+        return await older.initialize(self._upstream, replica, within=within)
 
     async def list_all(
-        self, replica: Replica, method: str, key: str, *, headers: Mapping[str, str], timeout: float
+        self, replica: Replica, method: str, key: str, *, headers: Mapping[str, str], within: float
     ) -> list[dict[str, Any]]:
         """All pages of a list. Raises `Failed`."""
         found: list[dict[str, Any]] = []
@@ -84,7 +86,7 @@ class Hop:
             params: dict[str, Any] = {"_meta": wire.modern_meta()}
             if cursor is not None:
                 params["cursor"] = cursor
-            message = await self.call(replica, method, params, headers=headers, timeout=timeout)
+            message = await self.call(replica, method, params, headers=headers, within=within)
             if message.result is None:
                 raise fail(Outcome.UNAVAILABLE, Reach.REFUSED, f"{method}: {(message.error or {}).get('message')}")
             found += [each for each in message.result.get(key) or [] if isinstance(each, dict)]

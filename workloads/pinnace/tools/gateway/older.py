@@ -1,4 +1,4 @@
-"""The hop to a replica that knows only revisions before 2026-07-28: one session each, requests and results translated."""
+"""The hop to a replica that knows only revisions before 2026-07-28: one session each, messages translated."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ class Older:
         params: Mapping[str, Any],
         headers: Mapping[str, str],
         *,
-        timeout: float,
+        rpc_id: Any,
+        within: float,
         emit: Emit | None = None,
         movable: bool = False,
     ) -> Message:
         """As `Upstream.post`, with method and parameters. A lost session is opened again, once."""
         for last in (False, True):
-            await self._open(replica, timeout)
+            await self._open(replica, within)
             number = next(_ids)
             token = (params.get("_meta") or {}).get("progressToken")
             older = {key: value for key, value in params.items() if key != "_meta"}
@@ -52,7 +53,7 @@ class Older:
                 del sent["Mcp-Session-Id"]
             try:
                 message = await self._upstream.post(
-                    replica, wire.request(number, method, older), sent, timeout=timeout, emit=emit, movable=movable
+                    replica, wire.request(number, method, older), sent, within=within, emit=emit, movable=movable
                 )
             except Failed as failed:
                 if failed.failure.reach is not Reach.REFUSED or last or "HTTP 404" not in failed.failure.message:
@@ -62,18 +63,18 @@ class Older:
                 raise
             else:
                 if message.error is None or last or "ession" not in str(message.error.get("message")):
-                    return message
+                    return _translated(message, rpc_id)
             replica.session = ""
             replica.era = ""
         raise AssertionError("the second round returns or raises")
 
-    async def _open(self, replica: Replica, timeout: float) -> None:
+    async def _open(self, replica: Replica, within: float) -> None:
         if replica.era:
             return
         lock = self._opening.setdefault(id(replica), asyncio.Lock())
         async with lock:
             if not replica.era:
-                await initialize(self._upstream, replica, timeout=timeout)
+                await initialize(self._upstream, replica, within=within)
         self._opening.pop(id(replica), None)
 
     def _cancel(self, replica: Replica, number: int) -> None:
@@ -84,16 +85,24 @@ class Older:
         task.add_done_callback(_background.discard)
 
 
+def _translated(message: Message, rpc_id: Any) -> Message:
+    """As the caller would have it from a server of 2026-07-28."""
+    if message.result is None:
+        return Message(wire.dumps({"jsonrpc": "2.0", "id": rpc_id, "error": message.error}), None, message.error)
+    result = {"resultType": "complete", **message.result}
+    return Message(wire.result(rpc_id, result), result, None)
+
+
 _background: set[asyncio.Future[None]] = set()
 
 
-async def initialize(upstream: Upstream, replica: Replica, *, timeout: float) -> dict[str, Any]:
+async def initialize(upstream: Upstream, replica: Replica, *, within: float) -> dict[str, Any]:
     """The handshake; fills in `replica.era` and `.session` and returns the server's result. Raises `Failed`."""
     hello = {"protocolVersion": wire.LEGACY, "capabilities": {}, "clientInfo": wire.GATEWAY}
     body = wire.request(0, "initialize", hello)
     try:
         async with (
-            asyncio.timeout(timeout),
+            asyncio.timeout(within),
             upstream.http.post(URL(replica.url, encoded=True), data=body, headers=_HEADERS) as response,
         ):
             text = await response.content.read() if response.status != 200 else await _first_message(response)

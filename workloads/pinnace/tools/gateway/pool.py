@@ -36,7 +36,7 @@ class Pool:
         return sum(each.in_flight for each in self.replicas)
 
     def update(self, server: Server, endpoints: Mapping[str, Sequence[str]]) -> None:
-        """New settings and addresses (version → MCP URLs). Replicas that stay keep their state; others end their calls."""
+        """New settings and addresses (version → MCP URLs). Replicas that stay keep their state."""
         known = {(each.version, each.url): each for each in self.replicas}
         self.server = server
         self.groups = []

@@ -51,7 +51,7 @@ def pick(
 ) -> Replica | None:
     """The replica for a call, or None when all are at their limit (or there is none).
 
-    Replicas in `avoid` (already tried) and ejected ones come last: they are better than none. The weights hold among the
+    Replicas in `avoid` (already tried) and ejected ones come last: better than none. The weights hold among the
     versions that have a replica to offer; a version of weight 0 serves only when no other can.
     """
     healthy = [(group, _free(group, limit, now, avoid)) for group in groups]

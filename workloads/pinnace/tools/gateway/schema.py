@@ -16,7 +16,7 @@ _NOTES = {"title", "description", "default", "examples", "x-mcp-header", "format
 class ArgumentSchema:
     """Tells whether arguments fit, and where they do not.
 
-    Most calls fit, and most tools take a flat object of plain values: those are accepted by a few type checks (1 µs); the
+    Most calls fit, and most tools take a flat object of plain values: a few type checks (1 µs) accept those; the
     library (some 50 µs) decides everything else.
     """
 
@@ -25,9 +25,11 @@ class ArgumentSchema:
         # `format` is an annotation unless a checker is given; `$ref` to a remote schema is never fetched.
         kind = validator_for(schema, default=validator_for({"$schema": "https://json-schema.org/draft/2020-12/schema"}))
         try:
-            kind.check_schema(schema)
+            kind.check_schema(dict(schema))
         except SchemaError as error:
-            self.fault = f"the input schema is not valid ({error.json_path}: {error.message}): arguments are not checked"
+            self.fault = (
+                f"the input schema is not valid ({error.json_path}: {error.message}): arguments are not checked"
+            )
         self._validator = kind(dict(schema))
         self._required = tuple(schema.get("required") or ())
         self._flat = None if self.fault else _flat(schema)

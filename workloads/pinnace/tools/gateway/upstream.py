@@ -65,7 +65,7 @@ class Upstream:
         body: bytes,
         headers: Mapping[str, str],
         *,
-        timeout: float,
+        within: float,
         emit: Emit | None,
         movable: bool = False,
     ) -> Message:
@@ -75,12 +75,12 @@ class Upstream:
             replica: whom to ask.
             body: a JSON-RPC request.
             headers: of the request.
-            timeout: seconds for the whole exchange.
+            within: seconds for the whole exchange.
             emit: takes notifications that come before the response; without it they are dropped.
             movable: fail at once when a health probe finds the replica hung, instead of waiting on.
         """
         url = URL(replica.url, encoded=True)
-        scope = asyncio.timeout(timeout)
+        scope = asyncio.timeout(within)
         if movable:
             replica.scopes.add(scope)
         try:
@@ -89,7 +89,7 @@ class Upstream:
         except TimeoutError:
             if movable and replica.hung:
                 raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, "the replica does not answer health probes") from None
-            raise fail(Outcome.TIMEOUT, Reach.UNKNOWN, f"no answer within {timeout:.1f} s") from None
+            raise fail(Outcome.TIMEOUT, Reach.UNKNOWN, f"no answer within {within:.1f} s") from None
         except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
             raise fail(Outcome.UNAVAILABLE, Reach.NOT_SENT, f"can't connect: {error.__class__.__name__}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:

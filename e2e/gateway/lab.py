@@ -114,6 +114,12 @@ class Lab:
         backend = Backend(command, port_file, self.folder / f"{name}-{mark}.log", notes=notes, name=name)
         return self.start(backend)
 
+    def everything(self) -> Process:
+        """The conformance suite's server (`everything.py`)."""
+        port_file = self.folder / "everything.port"
+        command = [sys.executable, str(HERE / "everything.py"), str(port_file)]
+        return self.start(Process(command, port_file, self.folder / "everything.log"))
+
     def start(self, process: P) -> P:
         self._started.append(process)
         process.start()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -177,12 +178,17 @@ class Gateway(Process):
     def wait_ready(self) -> None:
         eventually("the gateway is ready", lambda: self.get("/readyz").status_code == 200, within=60)
 
+    @cached_property
+    def http(self) -> httpx.Client:
+        """One client for all requests: each new one would read all certificates of the system."""
+        return httpx.Client(trust_env=False, timeout=120, limits=httpx.Limits(max_connections=256))
+
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, headers=self.headers, timeout=30, trust_env=False)
+        return self.http.get(self.url + path, headers=self.headers)
 
     def post(self, path: str, body: Any = None, *, token: str | None = None, **headers: str) -> httpx.Response:
         sent = {"Authorization": f"Bearer {token or self.token}", **headers}
-        return httpx.post(self.url + path, json=body or {}, headers=sent, timeout=120, trust_env=False)
+        return self.http.post(self.url + path, json=body or {}, headers=sent)
 
     def call(self, name: str, arguments: dict[str, Any] | None = None, *, token: str | None = None, **more: Any) -> Any:
         """`POST /call`, parsed."""

@@ -1,4 +1,4 @@
-"""Replicas die, hang, lie: what is safe is repeated elsewhere, what is not runs at most once, and every end is typed."""
+"""Replicas die, hang, lie: what is safe is repeated elsewhere, what is not runs at most once; every end is typed."""
 
 from __future__ import annotations
 

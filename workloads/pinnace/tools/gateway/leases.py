@@ -96,7 +96,7 @@ class Leases:
             "env": dict(env or {}),
             "limits": dict(limits or {}),
             "expiresAt": rfc3339(now + hard),
-            "idleSeconds": min(idle_seconds or self.settings.idle_seconds, hard),
+            "idleSeconds": min(idle_seconds or self.settings.idle_seconds, self.settings.hard_seconds),
             "labels": {**(labels or {}), TENANT: tenant},
         }
         taking = [asyncio.create_task(self._arm(pod, order)) for pod in pods]

@@ -147,6 +147,19 @@ async def closed(driver: Driver, *, clients: int, seconds: float, most: int = 1_
     return await _timed(driver, latencies, [client() for _ in range(clients)], lambda: failures, seconds)
 
 
+async def counted(driver: Driver, *, calls: int, clients: int, seconds: float) -> Measured:
+    """A number of calls, all of them finished: what CPU time a call is measured by. New ones begin for `seconds` only."""
+    latencies: list[float] = []
+    begun = itertools.count()
+    end = time.perf_counter() + seconds
+
+    async def client() -> None:
+        while next(begun) < calls and time.perf_counter() < end:
+            latencies.append(await driver.call())
+
+    return await _timed(driver, latencies, [client() for _ in range(clients)], lambda: 0, seconds + 60)
+
+
 async def paced(driver: Driver, *, rate: float, seconds: float) -> Measured:
     """Calls begin at a fixed rate, whatever happens to those before; a late start counts as latency."""
     latencies: list[float] = []

@@ -153,8 +153,8 @@ class Lab:
         process.start()
         return process
 
-    def gateway(self, config: dict[str, Any], *, wait: bool = True, **env: str) -> Gateway:
-        """A running gateway with this configuration."""
+    def gateway(self, config: dict[str, Any], *, wait: bool = True, configmap: str = "", **env: str) -> Gateway:
+        """A running gateway with this configuration (from a file, unless a ConfigMap is named)."""
         mark = secrets.token_hex(4)
         tokens = self.folder / "tokens"
         tokens.mkdir(exist_ok=True)
@@ -163,10 +163,11 @@ class Lab:
         file = self.folder / f"gateway-{mark}.json"
         port_file = self.folder / f"gateway-{mark}.port"
         audit = self.folder / f"audit-{mark}.jsonl"
+        where = ["--configmap", configmap] if configmap else ["--config", str(file)]
         command = [
-            sys.executable, "-c", "from pinnace.cli import main; main()", "tools", "gateway", "--config", str(file),
-            "--host", "127.0.0.1", "--port", "0", "--tokens", str(tokens), "--key", str(self.folder / "key"),
-            "--audit", str(audit), "--port-file", str(port_file),
+            sys.executable, "-c", "from pinnace.cli import main; main()", "tools", "gateway", *where, "--host",
+            "127.0.0.1", "--port", "0", "--tokens", str(tokens), "--key", str(self.folder / "key"), "--audit",
+            str(audit), "--port-file", str(port_file),
         ]  # fmt: skip
         gateway = Gateway(command, port_file, self.folder / f"gateway-{mark}.log", env, file=file, audit=audit)
         gateway.configure(config)

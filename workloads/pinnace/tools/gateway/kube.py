@@ -37,8 +37,12 @@ class Kube:
         self._http: aiohttp.ClientSession | None = None
 
     @classmethod
-    def in_cluster(cls, environ: Mapping[str, str] = os.environ, account: Path = ACCOUNT) -> Kube:
-        """Raises `KubeRefused` outside a cluster."""
+    def in_cluster(cls, environ: Mapping[str, str] = os.environ) -> Kube:
+        """From what Kubernetes gives each pod; `PINNACE_SERVICE_ACCOUNT` may name another folder than the usual.
+
+        Raises `KubeRefused` outside a cluster.
+        """
+        account = Path(environ.get("PINNACE_SERVICE_ACCOUNT") or ACCOUNT)
         host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT", "443")
         if not host or not (account / "token").exists():
             raise KubeRefused("this is no pod with a service account: name a file by --config")

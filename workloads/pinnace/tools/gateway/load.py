@@ -26,12 +26,12 @@ _MOST_SPENT = 256
 class LoadReports:
     """Posts reports. Lossy by design: the next one replaces it. Without an address nothing is sent."""
 
-    def __init__(self, state: State, environ: Mapping[str, str] = os.environ, token: Path = TOKEN) -> None:
+    def __init__(self, state: State, environ: Mapping[str, str] = os.environ) -> None:
         self._state = state
         self._url = environ.get("PINNACE_PROGRESS_URL", "").rstrip("/")
         self._ca = environ.get("PINNACE_PROGRESS_CA") or None
         self._pod = environ.get("PINNACE_POD") or environ.get("HOSTNAME") or "gateway"
-        self._token = token
+        self._token = Path(environ.get("PINNACE_PROGRESS_TOKEN") or TOKEN)
         self._now = asyncio.Event()
 
     def poke(self) -> None:

@@ -43,11 +43,9 @@ def environment(requirement: str) -> Path:
     python = folder / "bin/python"
     if not (folder / ".installed").exists():
         print(f"== installing {requirement}", flush=True)
-        subprocess.run(
-            [uv(), "--system-certs", "venv", "-q", "--clear", "--python", sys.executable, folder], check=True
-        )
-        command = [uv(), "--system-certs", "pip", "install", "-q", "--python", python, requirement]
-        subprocess.run(command, check=True)
+        program = [uv(), "--system-certs"]
+        subprocess.run([*program, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], check=True)
+        subprocess.run([*program, "pip", "install", "-q", "--python", str(python), requirement], check=True)
         (folder / ".installed").touch()
     return python
 

@@ -116,7 +116,7 @@ async def kill_gateway(soak: Soak) -> None:
 
 def restart(process: Backend | Gateway) -> None:
     """At the same address, as behind a Service."""
-    port = str(process.port)
+    port = process.port_file.read_text()
     process.stop()
     process.command[process.command.index("--port") + 1] = port
     process.start()
@@ -152,9 +152,8 @@ async def run(soak: Soak, seconds: float, broken: FaultyReplica) -> None:
 
 
 def table(soak: Soak) -> int:
-    print(
-        f"\n{'fault':<28}{'times':>6}{'safe calls':>12}{'lost':>6}{'moved':>7}{'backup':>8}{'slowest s':>11}  other calls"
-    )
+    head = f"{'fault':<28}{'times':>6}{'safe calls':>12}{'lost':>6}{'moved':>7}{'backup':>8}{'slowest s':>11}"
+    print(f"\n{head}  other calls")
     lost = 0
     for name, count in soak.counts.items():
         missing = count.safe.total() - count.safe["ok"]

@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import anyio
 import uvicorn
@@ -110,6 +111,19 @@ def build(name: str, notes: Path, extra: str) -> MCPServer:  # noqa: C901 - a li
     return server
 
 
+def older(app: Any) -> Any:
+    """The app as a server of 2025-06-18 would be: it knows no later revision."""
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        headers = dict(scope.get("headers") or [])
+        if headers.get(b"mcp-protocol-version") == b"2026-07-28":
+            await PlainTextResponse("Bad Request: Unsupported protocol version", 400)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return refuse
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port_file", type=Path)
@@ -118,14 +132,18 @@ def main() -> None:
     parser.add_argument("--extra", default="")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--older", action="store_true", help="refuse revision 2026-07-28, as servers before it do")
     given = parser.parse_args()
     server = build(given.name, given.notes, given.extra)
 
-    @server.custom_route("/healthz", methods=["GET"])
     async def healthz(_request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok")
 
-    app = server.streamable_http_app(json_response=given.json)
+    server.custom_route("/healthz", methods=["GET"])(healthz)
+
+    app: Any = server.streamable_http_app(json_response=given.json)
+    if given.older:
+        app = older(app)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", given.port))

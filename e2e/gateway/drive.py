@@ -148,7 +148,7 @@ async def closed(driver: Driver, *, clients: int, seconds: float, most: int = 1_
 
 
 async def counted(driver: Driver, *, calls: int, clients: int, seconds: float) -> Measured:
-    """A number of calls, all of them finished: what CPU time a call is measured by. New ones begin for `seconds` only."""
+    """A number of calls, all of them finished: CPU time a call is measured by it. New ones begin for `seconds` only."""
     latencies: list[float] = []
     begun = itertools.count()
     end = time.perf_counter() + seconds

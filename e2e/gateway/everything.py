@@ -125,7 +125,7 @@ async def progress_tool(ctx: Context, _params: types.CallToolRequestParams) -> t
     token = (ctx.meta or {}).get("progress_token")
     for done in (0, 50, 100):
         if token is not None:
-            await ctx.session.send_progress_notification(token, done, 100, related_request_id=ctx.request_id)
+            await ctx.session.send_progress_notification(token, done, 100, related_request_id=str(ctx.request_id))
         await anyio.sleep(0.05)
     return text("progressed")
 
@@ -167,10 +167,11 @@ async def once(ctx: Context, params: types.CallToolRequestParams, question: dict
     """The client's answer to one question, in whatever way its revision has; None: it must be asked first."""
     if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
         return answers(params).get("question")
-    request = {
+    kinds: dict[str, Any] = {
         "sampling/createMessage": types.CreateMessageRequest,
         "elicitation/create": types.ElicitRequest,
-    }[question["method"]].model_validate(question)
+    }
+    request = kinds[question["method"]].model_validate(question)
     kind = _RESULTS[question["method"]]
     answer = await ctx.session.send_request(request, kind, metadata=_related(ctx))
     return dict(answer.model_dump(by_alias=True, mode="json"))
@@ -291,16 +292,16 @@ rounds(_P + "multi_round", {"step1": _STEP1}, {"step2": _COLOR}, said="Done", st
 
 @tool(_P + "capabilities")
 async def capabilities_tool(ctx: Context, _params: types.CallToolRequestParams) -> types.InputRequiredResult:
-    declared = (ctx.meta or {}).get("io.modelcontextprotocol/clientCapabilities") or {}
+    declared: Any = (ctx.meta or {}).get("io.modelcontextprotocol/clientCapabilities") or {}
     asked = {"a": ask("Hello"), "b": NAME, "c": ROOTS}
     return required({key: each for key, each in asked.items() if _NEEDS[each["method"]] in declared})
 
 
 @tool("test_missing_capability")
 async def missing_tool(ctx: Context, _params: types.CallToolRequestParams) -> types.CallToolResult:
-    declared = (ctx.meta or {}).get("io.modelcontextprotocol/clientCapabilities") or {}
+    declared: Any = (ctx.meta or {}).get("io.modelcontextprotocol/clientCapabilities") or {}
     if "sampling" not in declared:
-        data = {"requiredCapabilities": {"sampling": {}}}
+        data: dict[str, Any] = {"requiredCapabilities": {"sampling": {}}}
         raise MCPError(code=-32021, message="sampling is required", data=data)
     return text("ok")
 

@@ -123,15 +123,15 @@ class Lab:
         self.folder = folder
         self._started: list[Process] = []
 
-    def backend(self, name: str = "backend", *, extra: str = "", port: int = 0, json_only: bool = False) -> Backend:
+    def backend(self, name: str = "backend", *, extra: str = "", port: int = 0, flag: str = "") -> Backend:
         """A running tool server."""
         mark = secrets.token_hex(4)
         port_file, notes = self.folder / f"{name}-{mark}.port", self.folder / "notes"
         notes.mkdir(exist_ok=True)
         options = ["--name", name, *(["--extra", extra] if extra else []), "--port", str(port)]
         command = [sys.executable, str(HERE / "backend.py"), str(port_file), str(notes), *options]
-        if json_only:
-            command.append("--json")
+        if flag:
+            command.append(flag)
         backend = Backend(command, port_file, self.folder / f"{name}-{mark}.log", notes=notes, name=name)
         return self.start(backend)
 

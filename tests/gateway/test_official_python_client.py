@@ -141,6 +141,6 @@ async def test_a_wrong_token_is_an_error_of_the_client(gateway: Gateway) -> None
 
 
 def test_json_only_servers_do(own: Lab) -> None:
-    backend: Backend = own.backend(json_only=True)
+    backend: Backend = own.backend(flag="--json")
     gateway = own.gateway({"servers": [server("plain", backend)]})
     assert gateway.call("echo", {"text": "x"})["outcome"] == "ok"

@@ -267,6 +267,8 @@ def main() -> None:
             return [direct, Target(f"ours, {era}", gateway.mcp, era, pid, gateway.headers)]
 
         targets = ends("modern")
+        url, peer_pid = stack.enter_context(peer(folder, "forward", backend))
+        targets.append(Target("byte-forward, modern", url, "modern", peer_pid))
         if "sdk" not in given.without:
             url, peer_pid = stack.enter_context(peer(folder, "sdk", backend))
             targets.append(Target("SDK on SDK, modern", url, "modern", peer_pid))

@@ -1,7 +1,7 @@
 """What the gateway is measured beside, each a process with a `/mcp`: `python peers.py KIND PORT [BACKEND]`.
 
-`echo` is the backend of all. `sdk` is a gateway as the official SDK makes it easy: a server whose handler calls a
-client. `fastmcp` is FastMCP's proxy (run with the Python of its own environment). Imports stand where they are used:
+`echo` is the backend of all, `forward` the floor (bytes in, bytes out). `sdk` is a gateway as the official SDK makes
+it easy: a server whose handler calls a client. `fastmcp` is FastMCP's proxy (run with the Python of its own environment). Imports stand where they are used:
 each kind has other packages.
 """
 
@@ -62,6 +62,31 @@ def sdk(port: int, backend: str) -> None:
     _serve(server.streamable_http_app(json_response=True), port)
 
 
+def forward(port: int, backend: str) -> None:
+    """The floor: bytes in, bytes out, nothing looked at."""
+    import aiohttp
+    import uvloop
+    from aiohttp import web
+
+    async def main() -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+
+            async def handle(request: web.BaseRequest) -> web.Response:
+                kept = {
+                    name: value for name, value in request.headers.items() if name not in {"Host", "Content-Length"}
+                }
+                async with http.post(backend, data=await request.read(), headers=kept) as answer:
+                    kind = {"Content-Type": answer.headers["Content-Type"]}
+                    return web.Response(body=await answer.read(), status=answer.status, headers=kind)
+
+            runner = web.ServerRunner(web.Server(handle, access_log=None))
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+            await asyncio.Event().wait()
+
+    uvloop.run(main())
+
+
 def fastmcp(port: int, backend: str) -> None:
     from fastmcp.server import create_proxy  # type: ignore[import-not-found]  # installed in its own environment
 
@@ -81,6 +106,6 @@ def fastmcp(port: int, backend: str) -> None:
 
 
 if __name__ == "__main__":
-    {"echo": echo, "sdk": sdk, "fastmcp": fastmcp}[sys.argv[1]](
+    {"echo": echo, "sdk": sdk, "forward": forward, "fastmcp": fastmcp}[sys.argv[1]](
         int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
     )

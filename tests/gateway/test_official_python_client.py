@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import httpx2
@@ -15,18 +12,10 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
+from e2e.gateway.client import connected
 from e2e.gateway.lab import Backend, Gateway, Lab, eventually, server
 
 ERAS = ("2026-07-28", "legacy", "auto")
-
-
-@asynccontextmanager
-async def connected(gateway: Gateway, era: str, **options: Any) -> AsyncIterator[Client]:
-    """A client with this gateway's token."""
-    async with create_mcp_http_client(headers=gateway.headers) as http:
-        transport = streamable_http_client(gateway.mcp, http_client=http)
-        async with Client(transport, mode=era, **options) as client:
-            yield client
 
 
 @pytest.mark.parametrize("era", ERAS)

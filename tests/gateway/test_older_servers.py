@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from e2e.gateway.client import connected
 from e2e.gateway.lab import Lab, eventually, server
-from tests.gateway.test_official_python_client import connected
 
 
 @pytest.mark.parametrize("era", ["2026-07-28", "legacy"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,6 +73,7 @@ def check_origin(request: web.BaseRequest, *, loopback: bool) -> None:
         raise Refused(403, "requests from pages of other sites are refused")
 
 
+@lru_cache(maxsize=1024)
 def _name(url: str) -> str:
     try:
         return (urlsplit(url).hostname or "").lower()

@@ -54,6 +54,9 @@ def pick(
     Replicas in `avoid` (already tried) and ejected ones come last: better than none. The weights hold among the
     versions that have a replica to offer; a version of weight 0 serves only when no other can.
     """
+    if len(groups) == 1 and len(groups[0].replicas) == 1:  # the most common case needs no choice
+        only = groups[0].replicas[0]
+        return only if only.in_flight < limit else None
     healthy = [(group, _free(group, limit, now, avoid)) for group in groups]
     offers = [(group, replicas) for group, replicas in healthy if replicas]
     if not offers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
+import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_random = random.Random()  # noqa: S311 - ids must differ, nobody has to be kept from guessing them
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -21,7 +22,7 @@ def traceparent(given: str | None) -> str:
     """The caller's, if it is valid, else a new one (not sampled)."""
     if given and _TRACEPARENT.fullmatch(given):
         return given
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+    return f"00-{_random.getrandbits(128):032x}-{_random.getrandbits(64):016x}-00"
 
 
 class Tracing:

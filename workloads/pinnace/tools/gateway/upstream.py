@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -38,6 +39,11 @@ class Message:
     raw: bytes
     result: dict[str, Any] | None
     error: dict[str, Any] | None
+
+
+@lru_cache(maxsize=4096)
+def _url(text: str) -> URL:
+    return URL(text, encoded=True)
 
 
 def fail(outcome: Outcome, reach: Reach, message: str, retry_after: float | None = None) -> Failed:
@@ -79,7 +85,7 @@ class Upstream:
             emit: takes notifications that come before the response; without it they are dropped.
             movable: fail at once when a health probe finds the replica hung, instead of waiting on.
         """
-        url = URL(replica.url, encoded=True)
+        url = _url(replica.url)
         scope = asyncio.timeout(within)
         if movable:
             replica.scopes.add(scope)

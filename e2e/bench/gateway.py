@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import aiohttp
 import uvloop
+from pinnace.tools.client import ToolClient
 
 from e2e.apiserver import CACHE, free_port
 from e2e.gateway.drive import Driver, Era, Measured, Target, closed, counted, paced
@@ -216,6 +218,32 @@ async def growth(target: Target, calls: int) -> tuple[float, float, float]:
         return first, target.rss(), got.per_second
 
 
+async def group(url: str, token: str, count: int) -> tuple[float, float]:
+    """Seconds until `count` leases are there, and until the first command of each has answered."""
+    async with ToolClient(url, token=token) as tools:
+        began = time.perf_counter()
+        leased = await tools.lease(count)
+        given = time.perf_counter() - began
+        results = await asyncio.gather(*(each.call("write_file", {"name": "a", "text": "x"}) for each in leased))
+        answered = time.perf_counter() - began
+        assert all(result.ok for result in results), Counter(str(result.outcome) for result in results)
+        await asyncio.gather(*(each.end() for each in leased))
+    return given, answered
+
+
+def leases(lab: Lab, count: int = 100) -> None:
+    """A group's sandboxes from a warm pool. The agents are real in what they keep, but run no code."""
+    agents = lab.agents(count)
+    gateway = lab.gateway({"sessions": {"endpoints": agents.urls, "servers": ["files"], "max": count}})
+    gateway.wait_tools("write_file")
+    rounds = []
+    for _ in range(5):
+        eventually("all are free", lambda: gateway.metric("pinnace_tools_sessions", state="free") == count)
+        rounds.append(uvloop.run(group(gateway.url, gateway.token, count)))
+    given, answered = (statistics.median(each) * 1000 for each in zip(*rounds, strict=True))
+    print(f"{count} leases in one request: {given:.0f} ms; first command of each answered after {answered:.0f} ms")
+
+
 def table(rows: list[Row], rates: tuple[float, ...]) -> None:
     ours = {row.target.era: row for row in rows if row.target.name.startswith("ours")}
     print(f"\n{'target':<24}{'CPU ms/call':>12}{'a core, 1/s':>12}{'ours: times':>12}", end="")
@@ -289,6 +317,7 @@ def main() -> None:
         modern = next(row.target for row in rows if row.target.name == "ours, modern")
         good, kib = uvloop.run(sessions(legacy, 1000))
         print(f"\n1,000 MCP sessions at a time: {good} of 2000 calls succeeded, {kib:.1f} KiB a session")
+        leases(lab)
         for target in (modern, legacy):
             first, last, speed = uvloop.run(growth(target, calls))
             about = f"{first:.1f} MiB after {calls // 10} calls, {last:.1f} MiB after {calls} more"

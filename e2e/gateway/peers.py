@@ -1,8 +1,8 @@
 """What the gateway is measured beside, each a process with a `/mcp`: `python peers.py KIND PORT [BACKEND]`.
 
-`echo` is the backend of all, `forward` the floor (bytes in, bytes out). `sdk` is a gateway as the official SDK makes
-it easy: a server whose handler calls a client. `fastmcp` is FastMCP's proxy (run with the Python of its own environment). Imports stand where they are used:
-each kind has other packages.
+`echo` is the backend of all, `forward` the floor (bytes in, bytes out). `sdk` is a gateway as the official SDK makes it
+easy: a server whose handler calls a client. `fastmcp` is FastMCP's proxy (run with the Python of its own environment).
+Imports stand where they are used: each kind has other packages.
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ def rule(tool: str, *backups: str, **more: Any) -> dict[str, Any]:
         Bad("ring by alias", {"servers": [SERVER], "tools": [rule("x", "y"), rule("q", "x", alias="y")]}, "→ y → x"),
         Bad("bad path", {"servers": [SERVER], "tools": [{"server": "a", "tool": "x", "backups": [
             {"tool": "y", "argumentMapping": {"q": "$.a["}}]}]}, "can't be read from"),
+        Bad("no address", {"servers": [{"name": "a", "versions": [{"endpoints": ["here"]}]}]}, "endpoints.0"),
         Bad("alias twice", {"servers": [SERVER], "tools": [rule("x", alias="n"), rule("y", alias="n")]}, "aliases"),
     ],
     ids=lambda case: case.name,
@@ -280,6 +281,16 @@ def test_names_that_clash_are_told_apart_and_agents_see_no_server() -> None:
     assert catalog.find("web_open") is catalog.tools["web.open"]
     assert "web_open" in {each["function"]["name"] for each in catalog.openai()}
     assert catalog.nearest("serach") == () or "a__search" in catalog.nearest("a__serach")
+
+
+@pytest.mark.parametrize(
+    "part", [{"inputSchema": "text"}, {"annotations": [1]}, {"_meta": 3}, {"inputSchema": {"type": 4}}]
+)
+def test_a_definition_that_is_nonsense_spoils_no_other(part: dict[str, Any]) -> None:
+    bad, good = {"name": "bad", "inputSchema": {"type": "object"}, **part}, {"name": "good", "inputSchema": {}}
+    catalog = build(parse(document(servers=[SERVER])), {"a": {"v1": [bad, good, {"name": 7}, {}]}})
+    assert "good" in catalog.tools
+    assert any("a.bad" in each for each in catalog.problems)
 
 
 def test_a_backup_that_can_not_work_is_reported_and_not_used() -> None:

@@ -146,7 +146,11 @@ def _of_server(config: GatewayConfig, server: str, listing: Listing, problems: l
             if name in tools:
                 tools[name].versions |= {version}
                 continue
-            tools[name] = _tool(_rule(config, server, name), server, name, definition, version)
+            try:
+                tools[name] = _tool(_rule(config, server, name), server, name, definition, version)
+            except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
+                problems.append(f"tool {server}.{name} is not served: its definition can't be read ({error!r:.200})")
+                continue
             if fault := tools[name].schema.fault:
                 problems.append(f"tool {server}.{name}: {fault}")
     return list(tools.values())

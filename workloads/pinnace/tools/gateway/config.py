@@ -13,6 +13,7 @@ from pinnace.tools.gateway.backup import cycle
 from pinnace.tools.gateway.errors import ConfigInvalid, MappingInvalid
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
@@ -31,7 +32,7 @@ class Version(_Part):
     service: str = ""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8080
     path: Annotated[str, Field(pattern="^/")] = "/mcp"
-    endpoints: tuple[str, ...] = ()
+    endpoints: tuple[Url, ...] = ()
 
 
 class Scale(_Part):
@@ -109,7 +110,7 @@ class Sessions(_Part):
 
     service: str = ""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8081
-    endpoints: tuple[str, ...] = ()
+    endpoints: tuple[Url, ...] = ()
     max: Annotated[int, Field(ge=0)] = 100
     idle_seconds: Annotated[float, Field(gt=0)] = 600
     hard_seconds: Annotated[float, Field(gt=0)] = 7200

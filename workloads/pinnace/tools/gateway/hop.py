@@ -89,8 +89,10 @@ class Hop:
             message = await self.call(replica, method, params, headers=headers, within=within)
             if message.result is None:
                 raise fail(Outcome.UNAVAILABLE, Reach.REFUSED, f"{method}: {(message.error or {}).get('message')}")
-            found += [each for each in message.result.get(key) or [] if isinstance(each, dict)]
-            cursor = message.result.get("nextCursor")
+            page, cursor = message.result.get(key), message.result.get("nextCursor")
+            if not isinstance(page, list) or not isinstance(cursor, str | None):
+                raise fail(Outcome.UNAVAILABLE, Reach.REFUSED, f"{method}: the result is no list of {key}")
+            found += [each for each in page if isinstance(each, dict)]
             if not cursor:
                 return found
         raise fail(Outcome.UNAVAILABLE, Reach.REFUSED, f"{method} has more than {_MAX_PAGES} pages")

@@ -178,6 +178,13 @@ class Leases:
                 pod.state = "unknown"
             return
         pod.failures = 0
+        try:
+            self._seen(pod, answer)
+        except (TypeError, ValueError) as error:
+            log.warning("the agent at %s answers nonsense: %s", pod.url, error)
+            pod.state = "unknown"
+
+    def _seen(self, pod: SessionPod, answer: Mapping[str, Any]) -> None:
         if pod.state == "taking" or pod.url not in self.pods:
             return  # what it said may be older than what we are doing with it
         state = answer.get("state")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import random
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 

@@ -26,7 +26,6 @@ from pathlib import Path
 
 import aiohttp
 import uvloop
-from pinnace.tools.client import ToolClient
 
 from e2e.apiserver import CACHE, free_port
 from e2e.gateway.drive import Driver, Era, Measured, Target, closed, counted, paced
@@ -220,14 +219,25 @@ async def growth(target: Target, calls: int) -> tuple[float, float, float]:
 
 async def group(url: str, token: str, count: int) -> tuple[float, float]:
     """Seconds until `count` leases are there, and until the first command of each has answered."""
-    async with ToolClient(url, token=token) as tools:
+    body = {"name": "write_file", "arguments": {"name": "a", "text": "x"}}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16)) as http:
+
+        async def first(lease: str) -> str:
+            sent = {"Authorization": f"Bearer {lease}"}
+            async with http.post(f"{url}/call", json=body, headers=sent) as answer:
+                return str((await answer.json())["outcome"])
+
+        sent = {"Authorization": f"Bearer {token}"}
         began = time.perf_counter()
-        leased = await tools.lease(count)
+        async with http.post(f"{url}/sessions", json={"count": count}, headers=sent) as answer:
+            leased = (await answer.json())["sessions"]
         given = time.perf_counter() - began
-        results = await asyncio.gather(*(each.call("write_file", {"name": "a", "text": "x"}) for each in leased))
+        outcomes = Counter(await asyncio.gather(*(first(each["token"]) for each in leased)))
         answered = time.perf_counter() - began
-        assert all(result.ok for result in results), Counter(str(result.outcome) for result in results)
-        await asyncio.gather(*(each.end() for each in leased))
+        assert outcomes == {"ok": count}, outcomes
+        for each in leased:
+            async with http.delete(f"{url}/sessions/{each['id']}", headers=sent) as gone:
+                await gone.read()
     return given, answered
 
 

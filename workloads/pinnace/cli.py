@@ -15,6 +15,7 @@ BUILTIN = {
     "sft": ("pinnace.sft.cli:app", "Supervised fine-tuning: what runs in an SFTJob's pods."),
     "eval": ("pinnace.evals.cli:app", "Evaluate an agent on benchmarks: run, grade, compare, report."),
     "merge": ("pinnace.merge.cli:app", "Merge models in parameter space, by a configuration."),
+    "tools": ("pinnace.tools.cli:app", "Tool servers for agents, the gateway before them, session sandboxes."),
     "tiny-model": ("pinnace.tiny.cli:app", "Make the tiny Qwen3 of the demo and the tests"),
     "artifact": ("pinnace.storage.cli:artifact", "Publish, fetch and look at artifacts in S3."),
     "cleanup": ("pinnace.cleanup:app", "Delete a run's data in S3: what runs when deletionPolicy is Delete"),

@@ -1,0 +1,1 @@
+"""Gateways and tool servers as processes: for tests and benchmarks."""

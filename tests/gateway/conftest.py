@@ -1,0 +1,35 @@
+"""A laboratory for each test, and one gateway with one tool server that tests share which change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.gateway.lab import Backend, Gateway, Lab, lab, server
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Lab]:
+    """Processes of this test's own."""
+    with lab(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with lab(tmp_path_factory.mktemp("shared")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def backend(shared: Lab) -> Backend:
+    """A tool server that stays healthy."""
+    return shared.backend("plain")
+
+
+@pytest.fixture(scope="session")
+def gateway(shared: Lab, backend: Backend) -> Gateway:
+    """A gateway before `backend`."""
+    return shared.gateway({"servers": [server("plain", backend)]})

@@ -1,0 +1,230 @@
+"""The agent's side of the gateway: calls with typed outcomes, leases of sandboxes. Imports no server part.
+
+async with ToolClient(url, token=token) as tools:
+    async with tools.session(env={"SEED": "1"}) as sandbox:
+        result = await sandbox.call("python", {"code": "print(1)"})
+        if result.outcome.infrastructure: ...   # says nothing about the policy: the reward is unknown
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from pinnace.tools.outcome import CallError, Outcome, ToolResult
+
+_SLACK = 5.0  # seconds that we wait beyond the call's own time limit: the gateway's typed answer should win
+_DEFAULT_SECONDS = 600.0
+_HTTP = {401: Outcome.DENIED, 403: Outcome.DENIED, 404: Outcome.UNAVAILABLE, 429: Outcome.OVERLOADED}
+
+
+class GatewayRefused(Exception):
+    """The gateway did not do what was asked (leases, lists); `status` is HTTP's, 0 when it could not be reached.
+
+    Calls never raise this: their end is a `ToolResult`.
+    """
+
+    def __init__(self, message: str, *, status: int, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class ToolClient:
+    """One tenant's (or one lease's) way to the tools. Safe for many tasks at a time; one pool of connections.
+
+    Args:
+        url: of the gateway, without a path.
+        token: a tenant's or a lease's token.
+        token_file: read anew for each request instead: a service-account token is renewed by the kubelet.
+        http: an existing client to share; it is not closed.
+    """
+
+    def __init__(
+        self, url: str, *, token: str = "", token_file: Path | None = None, http: httpx.AsyncClient | None = None
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._token_file = token_file
+        self._own = http is None
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=4)
+        self._http = http or httpx.AsyncClient(limits=limits, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._own:
+            await self._http.aclose()
+
+    async def call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ToolResult:
+        """Call a tool. Always a result: what goes wrong on the way is an outcome too.
+
+        Args:
+            name: as listed by `tools`.
+            arguments: JSON values.
+            timeout_seconds: upper limit; the tool's own applies otherwise.
+            headers: such as `traceparent`, `X-Request-Id`, `X-Pinnace-Replay` and `X-Pinnace-Replay-Key`.
+        """
+        body: dict[str, Any] = {"name": name, "arguments": dict(arguments or {})}
+        if timeout_seconds is not None:
+            body["timeoutSeconds"] = timeout_seconds
+        limit = (timeout_seconds or _DEFAULT_SECONDS) + _SLACK
+        try:
+            answer = await self._http.post(
+                f"{self.url}/call", json=body, headers={**self._headers(), **(headers or {})}, timeout=limit
+            )
+        except httpx.TimeoutException:
+            return _failed(Outcome.TIMEOUT, f"the gateway did not answer within {limit:.0f} s")
+        except httpx.TransportError as error:
+            return _failed(Outcome.UNAVAILABLE, f"the gateway can't be reached: {type(error).__name__}")
+        try:
+            value = answer.json()
+            if "outcome" in value:
+                return ToolResult.from_json(value)
+            message = str((value.get("error") or {}).get("message", ""))
+        except (ValueError, TypeError, AttributeError):
+            message = ""
+        outcome = _HTTP.get(answer.status_code)
+        if outcome is None:
+            outcome = Outcome.UNAVAILABLE if answer.status_code >= 500 else Outcome.INVALID_ARGUMENTS
+        return _failed(outcome, message or f"HTTP {answer.status_code}", _retry_after(answer))
+
+    async def tools(self) -> list[dict[str, Any]]:
+        """The tools as ChatCompletions takes them. Raises `GatewayRefused`."""
+        found = await self._ask("GET", "/tools")
+        return list(found["tools"])
+
+    async def lease(
+        self,
+        count: int = 1,
+        *,
+        ttl_seconds: float | None = None,
+        idle_seconds: float | None = None,
+        env: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        patience: float = 0,
+    ) -> Sequence[Session]:
+        """`count` sandboxes, all or none, each armed: environment and limits are in force.
+
+        Args:
+            count: of leases, a group's rollouts for instance.
+            ttl_seconds, idle_seconds: until a lease ends by itself.
+            env: of the sandboxes' programs.
+            labels: shown with the lease.
+            patience: seconds to try again while too few are free.
+
+        Raises:
+            GatewayRefused: 429 when too few are free.
+        """
+        asked: dict[str, Any] = {"count": count, "env": dict(env or {}), "labels": dict(labels or {})}
+        if ttl_seconds is not None:
+            asked["ttlSeconds"] = ttl_seconds
+        if idle_seconds is not None:
+            asked["idleSeconds"] = idle_seconds
+        end = asyncio.get_running_loop().time() + patience
+        while True:
+            try:
+                found = await self._ask("POST", "/sessions", asked)
+            except GatewayRefused as refused:
+                wait = refused.retry_after or 1.0
+                if refused.status != 429 or asyncio.get_running_loop().time() + wait > end:
+                    raise
+                await asyncio.sleep(wait)
+            else:
+                return [Session(self, each) for each in found["sessions"]]
+
+    @asynccontextmanager
+    async def session(self, **options: Any) -> AsyncIterator[Session]:
+        """One sandbox for the length of a block; options as of `lease`. Raises `GatewayRefused`."""
+        (leased,) = await self.lease(1, **options)
+        try:
+            yield leased
+        finally:
+            await leased.end()
+
+    async def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        try:
+            answer = await self._http.request(
+                method, self.url + path, json=body, headers=self._headers(), timeout=_DEFAULT_SECONDS
+            )
+        except httpx.TransportError as error:
+            raise GatewayRefused(f"the gateway can't be reached: {type(error).__name__}", status=0) from None
+        if answer.status_code >= 400:
+            try:
+                message = str(answer.json()["error"]["message"])
+            except (ValueError, KeyError, TypeError):
+                message = answer.text[:300]
+            raise GatewayRefused(message, status=answer.status_code, retry_after=_retry_after(answer))
+        return dict(answer.json()) if answer.content else {}
+
+    def _headers(self) -> dict[str, str]:
+        token = self._token_file.read_text().strip() if self._token_file else self._token
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+class Session(ToolClient):
+    """A lease: its calls run in its own sandbox, or on shared servers where the tool is stateless."""
+
+    def __init__(self, tenant: ToolClient, given: Mapping[str, Any]) -> None:
+        super().__init__(tenant.url, token=str(given["token"]), http=tenant._http)
+        self.id = str(given["id"])
+        self.token = str(given["token"])
+        self.expires_at = str(given["expiresAt"])
+
+    async def renew(self, ttl_seconds: float | None = None) -> None:
+        """A new hard limit, counted from now. Raises `GatewayRefused`."""
+        body = {} if ttl_seconds is None else {"ttlSeconds": ttl_seconds}
+        found = await self._ask("POST", f"/sessions/{self.id}/renew", body)
+        self.expires_at = str(found["expiresAt"])
+
+    async def reset(self) -> None:
+        """Empty workspace, no process left; the lease stays. Raises `GatewayRefused`."""
+        await self._ask("POST", f"/sessions/{self.id}/reset", {})
+
+    async def snapshot(self) -> str:
+        """The workspace as a tar file in S3; its address. Raises `GatewayRefused`."""
+        found = await self._ask("POST", f"/sessions/{self.id}/snapshot", {})
+        return str(found["uri"])
+
+    async def replay(self, mode: str, key: str = "") -> None:
+        """Record this lease's calls under `key`, serve them from there, or neither (`off`). Raises `GatewayRefused`."""
+        await self._ask("POST", "/replay", {"mode": mode, "key": key})
+
+    async def end(self) -> None:
+        """Give the sandbox back; one that has ended already is as good. Raises `GatewayRefused`."""
+        try:
+            await self._ask("DELETE", f"/sessions/{self.id}")
+        except GatewayRefused as refused:
+            if refused.status not in {401, 404}:
+                raise
+
+
+def _failed(outcome: Outcome, message: str, retry_after: float | None = None) -> ToolResult:
+    return ToolResult(outcome, error=CallError(message, retry_after=retry_after))
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    try:
+        return float(answer.headers["Retry-After"])
+    except (KeyError, ValueError):
+        return None

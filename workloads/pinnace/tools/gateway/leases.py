@@ -1,0 +1,253 @@
+"""Leases of session pods. The truth lives in the pods' agents: here is a copy, read from them at start.
+
+Giving is memory first (a pod leaves the free list before its agent is asked), with rollback; ending is durable first
+(the agent ends the lease, then it is forgotten here). Two gateways that take one pod are told apart by its agent: 409.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pinnace.tools.gateway.agent import Agents, Taken
+from pinnace.tools.gateway.auth import digest
+from pinnace.tools.gateway.config import Sessions
+from pinnace.tools.gateway.errors import AgentUnavailable, GatewayError
+from pinnace.tools.gateway.lease import TENANT, Lease, SessionPod, from_agent, rfc3339
+
+log = logging.getLogger(__name__)
+
+_POLL_SETTLED, _POLL_MOVING = 5.0, 0.1  # seconds between two looks at a pod
+_ASK_ALL = 0.25  # seconds between two rounds over all pods for tokens that nobody knows
+_GONE_AFTER = 3  # looks without an answer until a lease counts as lost
+
+
+class PoolEmpty(GatewayError):
+    """Not enough free sandboxes; `retry_after` in seconds."""
+
+    retry_after = 2.0
+
+
+class Leases:
+    """All leases of this ToolSandbox, whoever gave them."""
+
+    def __init__(self, agents: Agents) -> None:
+        self.agents = agents
+        self.settings = Sessions()
+        self.pods: dict[str, SessionPod] = {}
+        self._by_digest: dict[str, Lease] = {}
+        self._by_id: dict[str, Lease] = {}
+        self._asked_all = -_ASK_ALL
+
+    def configure(self, settings: Sessions | None, pods: Mapping[str, str]) -> None:
+        """New settings, and the pods that are there: agent URL → pod name."""
+        self.settings = settings or Sessions(max=0)
+        for url, name in pods.items():
+            self.pods.setdefault(url, SessionPod(url, name)).name = name
+        for url in set(self.pods) - set(pods):
+            if lease := self.pods.pop(url).lease:
+                self._forget(lease)
+
+    def counts(self) -> dict[str, int]:
+        """Pods by state."""
+        states = [pod.state for pod in self.pods.values()]
+        return {state: states.count(state) for state in ("free", "armed", "taking", "resetting", "starting", "spent")}
+
+    def by_digest(self, token_digest: str) -> Lease | None:
+        lease = self._by_digest.get(token_digest)
+        return None if lease is None or time.time() >= lease.expires_at else lease
+
+    def of(self, tenant: str) -> list[Lease]:
+        now = time.time()
+        return [each for each in self._by_id.values() if each.tenant == tenant and now < each.expires_at]
+
+    def by_id(self, lease_id: str, tenant: str) -> Lease | None:
+        lease = self._by_id.get(lease_id)
+        return lease if lease and lease.tenant == tenant and time.time() < lease.expires_at else None
+
+    async def take(
+        self,
+        count: int,
+        *,
+        tenant: str,
+        ttl_seconds: float | None = None,
+        idle_seconds: float | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> list[tuple[Lease, str]]:
+        """`count` armed leases with their tokens, or none at all.
+
+        Raises:
+            PoolEmpty: fewer are free, or `sessions.max` would be exceeded.
+            AgentUnavailable: a pod failed while it was armed, and no other was free; what was armed is given back.
+        """
+        armed = sum(pod.state in {"armed", "taking"} for pod in self.pods.values())
+        if armed + count > self.settings.max:
+            raise PoolEmpty(f"{armed} of at most {self.settings.max} sandboxes are leased, {count} were asked for")
+        pods = self._reserve(count)
+        now = time.time()
+        hard = min(ttl_seconds or self.settings.hard_seconds, self.settings.hard_seconds)
+        order = {
+            "env": dict(env or {}),
+            "limits": dict(limits or {}),
+            "expiresAt": rfc3339(now + hard),
+            "idleSeconds": min(idle_seconds or self.settings.idle_seconds, self.settings.hard_seconds),
+            "labels": {**(labels or {}), TENANT: tenant},
+        }
+        taking = [asyncio.create_task(self._arm(pod, order)) for pod in pods]
+        try:
+            results = await asyncio.gather(*taking, return_exceptions=True)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._roll_back(await asyncio.gather(*taking, return_exceptions=True)))
+            raise
+        failed = [each for each in results if isinstance(each, BaseException)]
+        if failed:
+            await self._roll_back(results)
+            raise failed[0]
+        return [each for each in results if not isinstance(each, BaseException)]
+
+    def _reserve(self, count: int) -> list[SessionPod]:
+        free = [pod for pod in self.pods.values() if pod.state == "free"]
+        if len(free) < count:
+            raise PoolEmpty(
+                f"{len(free)} sandboxes are free, {count} were asked for: raise spec.sessions.warm, or wait"
+            )
+        for pod in free[:count]:
+            pod.state = "taking"
+        return free[:count]
+
+    async def _arm(self, pod: SessionPod, order: Mapping[str, Any]) -> tuple[Lease, str]:
+        """Arm `pod`, or another free one when its agent says that it is taken or does not answer."""
+        while True:
+            token = secrets.token_urlsafe(32)
+            wanted = {**order, "id": f"s-{secrets.token_hex(8)}", "tokenSha256": digest(token)}
+            try:
+                await self.agents.arm(pod.url, wanted)
+            except AgentUnavailable as error:
+                pod.state, pod.asked = "unknown", -1e9
+                if not isinstance(error, Taken):
+                    # It may have armed all the same: end that lease. If this does not arrive, its idle time ends it.
+                    self._in_background(self.agents.release(pod.url, wanted["id"], "Restart"))
+                pod = self._reserve(1)[0]
+                continue
+            except asyncio.CancelledError:
+                self._in_background(self.agents.release(pod.url, wanted["id"], "Restart"))
+                pod.state, pod.asked = "unknown", -1e9
+                raise
+            lease = from_agent(pod, {**wanted, "state": "armed"}, time.time())
+            if lease is None:
+                raise LookupError("id and digest are set above")
+            lease.last_used = time.time()
+            self._remember(lease)
+            return lease, token
+
+    async def _roll_back(self, results: Iterable[tuple[Lease, str] | BaseException]) -> None:
+        given = [each[0] for each in results if not isinstance(each, BaseException)]
+        await asyncio.gather(*(self.release(lease) for lease in given), return_exceptions=True)
+
+    async def release(self, lease: Lease) -> None:
+        """End a lease: in the pod first, then here. Raises `AgentUnavailable`; the pod's own clock ends it then."""
+        await self.agents.release(lease.pod.url, lease.id, self.settings.recycle)
+        self._forget(lease)
+        lease.pod.state = "unknown"
+        await self.look(lease.pod)
+
+    async def renew(self, lease: Lease, *, ttl_seconds: float | None = None) -> None:
+        """A new hard limit, counted from now. Raises `AgentUnavailable`."""
+        until = time.time() + min(ttl_seconds or self.settings.hard_seconds, self.settings.hard_seconds)
+        await self.agents.renew(lease.pod.url, lease.id, {"expiresAt": rfc3339(until)})
+        lease.expires_at = until
+        lease.last_used = time.time()
+
+    async def look(self, pod: SessionPod) -> None:
+        """Read the state of one pod from its agent."""
+        pod.asked = time.monotonic()
+        try:
+            answer = await self.agents.state(pod.url)
+        except AgentUnavailable as error:
+            pod.failures += 1
+            if pod.failures >= _GONE_AFTER and pod.state != "taking":
+                log.info("the sandbox at %s does not answer: %s", pod.url, error)
+                if pod.lease:
+                    self._forget(pod.lease)
+                pod.state = "unknown"
+            return
+        pod.failures = 0
+        try:
+            self._seen(pod, answer)
+        except (TypeError, ValueError) as error:
+            log.warning("the agent at %s answers nonsense: %s", pod.url, error)
+            pod.state = "unknown"
+
+    def _seen(self, pod: SessionPod, answer: Mapping[str, Any]) -> None:
+        if pod.state == "taking" or pod.url not in self.pods:
+            return  # what it said may be older than what we are doing with it
+        state = answer.get("state")
+        lease = from_agent(pod, answer, time.time())
+        if pod.lease and (lease is None or lease.id != pod.lease.id):
+            self._forget(pod.lease)
+        if lease and pod.lease is None:
+            self._remember(lease)
+        elif lease and pod.lease:
+            pod.lease.expires_at = lease.expires_at
+            pod.lease.last_used = max(pod.lease.last_used, lease.last_used)
+        pod.state = state if state in {"starting", "free", "armed", "resetting", "spent"} else "unknown"
+
+    async def refresh(self, *, everything: bool = False) -> None:
+        """Look at the pods that may have changed: those on their way often, the settled ones every few seconds."""
+        now = time.monotonic()
+        due = [
+            pod
+            for pod in self.pods.values()
+            if everything
+            or now - pod.asked >= (_POLL_SETTLED if pod.state in {"free", "armed", "spent"} else _POLL_MOVING)
+        ]
+        await asyncio.gather(*(self.look(pod) for pod in due))
+        for lease in [each for each in self._by_id.values() if each.expired(time.time())]:
+            await self._expire(lease)
+
+    async def _expire(self, lease: Lease) -> None:
+        """End a lease that is over by what this gateway knows; another gateway may have used it a moment ago."""
+        await self.look(lease.pod)
+        if lease.pod.lease is lease and lease.expired(time.time()):
+            try:
+                await self.release(lease)
+            except AgentUnavailable:
+                self._forget(lease)  # its agent ends it by its own clock
+
+    async def ask_for_unknown(self) -> bool:
+        """Look at all pods for a lease that another gateway gave; False if there is none, or it was done just now."""
+        now = time.monotonic()
+        if not self.pods or now - self._asked_all < _ASK_ALL:
+            return False
+        self._asked_all = now
+        await self.refresh(everything=True)
+        return True
+
+    def _remember(self, lease: Lease) -> None:
+        lease.pod.state, lease.pod.lease = "armed", lease
+        self._by_digest[lease.token_digest] = self._by_id[lease.id] = lease
+
+    def _forget(self, lease: Lease) -> None:
+        lease.pod.lease = None
+        self._by_digest.pop(lease.token_digest, None)
+        self._by_id.pop(lease.id, None)
+
+    def _in_background(self, work: Any) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except AgentUnavailable as error:
+                log.info("a lease will end by its own clock: %s", error)
+
+        task = asyncio.create_task(run())
+        _background.add(task)
+        task.add_done_callback(_background.discard)
+
+
+_background: set[asyncio.Task[None]] = set()

@@ -1,0 +1,136 @@
+"""MCP sessions of revisions before 2026-07-28: ids that any gateway of the ToolSandbox can check, bounded state."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_SESSIONS = 10_000
+IDLE_SECONDS = 1800.0
+_LONGEST = 86_400.0  # seconds; an older id is not taken over
+_NONCE = 12
+
+
+@dataclass(eq=False)
+class McpSession:
+    """One client.
+
+    Args:
+        id: `Mcp-Session-Id`.
+        version: the revision that was negotiated.
+        capabilities, info: as the client gave them; empty after it moved here from another gateway.
+        in_flight: by JSON-RPC id, the tasks that a `notifications/cancelled` cancels.
+        waiting: by JSON-RPC id, the answers that the client owes us.
+    """
+
+    id: str
+    version: str
+    capabilities: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    log_level: str = "info"
+    used: float = field(default_factory=time.monotonic)
+    streams: int = 0
+    in_flight: dict[Any, asyncio.Task[Any]] = field(default_factory=dict)
+    waiting: dict[Any, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.in_flight or self.streams)
+
+
+class McpSessions:
+    """At most 10,000; one that was not used for 30 minutes ends, and the longest unused ones when there are more.
+
+    An id is signed with `key` and names the revision, so a session survives its gateway: another one that has the same
+    key takes it over. What it loses is only what the client told at the start.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._sessions: OrderedDict[str, McpSession] = OrderedDict()
+        self._ended: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def begin(self, version: str, tenant: str, capabilities: dict[str, Any], info: dict[str, Any]) -> McpSession:
+        """A new session."""
+        facts = json.dumps([version, int(time.time()), secrets.token_hex(_NONCE)]).encode()
+        session = McpSession(f"{_text(facts)}.{self._sign(facts, tenant)}", version, capabilities, info)
+        self._keep(session)
+        return session
+
+    def find(self, session_id: str, tenant: str) -> McpSession | None:
+        """The session, if it is this tenant's and has not ended."""
+        facts = self._facts(session_id, tenant)
+        if facts is None or session_id in self._ended:
+            return None
+        session = self._sessions.get(session_id)
+        if session is None:
+            version, issued = str(facts[0]), float(facts[1])
+            if time.time() - issued > _LONGEST:
+                return None
+            session = McpSession(session_id, version)
+        session.used = time.monotonic()
+        self._keep(session)
+        return session
+
+    def end(self, session: McpSession) -> None:
+        """The client is done; its calls in flight are cancelled."""
+        for task in session.in_flight.values():
+            task.cancel()
+        self._forget(session)
+
+    def reap(self) -> None:
+        """End what is idle."""
+        now = time.monotonic()
+        for session in list(self._sessions.values()):
+            if now - session.used < IDLE_SECONDS:
+                break
+            if session.busy:
+                session.used = now
+                self._sessions.move_to_end(session.id)
+            else:
+                self._forget(session)
+        while self._ended and now - next(iter(self._ended.values())) > _LONGEST:
+            self._ended.popitem(last=False)
+
+    def _keep(self, session: McpSession) -> None:
+        self._sessions[session.id] = session
+        self._sessions.move_to_end(session.id)
+        if len(self._sessions) > MAX_SESSIONS:
+            idle = next((each for each in self._sessions.values() if not each.busy), session)
+            self._forget(idle)
+
+    def _forget(self, session: McpSession) -> None:
+        self._sessions.pop(session.id, None)
+        self._ended[session.id] = time.monotonic()
+        if len(self._ended) > 10 * MAX_SESSIONS:
+            self._ended.popitem(last=False)
+
+    def _sign(self, facts: bytes, tenant: str) -> str:
+        return _text(hmac.digest(self._key, tenant.encode() + b"\0" + facts, hashlib.sha256)[:18])
+
+    def _facts(self, session_id: str, tenant: str) -> list[Any] | None:
+        payload, _, signature = session_id.partition(".")
+        try:
+            facts = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+        except (binascii.Error, ValueError):
+            return None
+        if not hmac.compare_digest(self._sign(facts, tenant), signature):
+            return None
+        found = json.loads(facts)  # we signed it, so we made it
+        return found if isinstance(found, list) else None
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -19,7 +19,6 @@ BUILTIN = {
     "tiny-model": ("pinnace.tiny.cli:app", "Make the tiny Qwen3 of the demo and the tests"),
     "artifact": ("pinnace.storage.cli:artifact", "Publish, fetch and look at artifacts in S3."),
     "cleanup": ("pinnace.cleanup:app", "Delete a run's data in S3: what runs when deletionPolicy is Delete"),
-    "tools": ("pinnace.tools.cli:app", "Tool servers for agents, the gateway before them, session sandboxes."),
     "checkpoint": ("pinnace.storage.cli:checkpoint", "List and verify a run's checkpoints in S3."),
 }
 

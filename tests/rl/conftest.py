@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from pinnace.rl.types import Fault, Reward, Segment, Termination, Trajectory, Turn
+
+# The clock of a busy machine says nothing about the code.
+settings.register_profile("rl", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rl")
 
 
 def trajectory(

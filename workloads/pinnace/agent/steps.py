@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from .events import Began, Call, Event, Folded, Nudged, Overflowed, Refined, Replied, Turned
@@ -41,6 +41,8 @@ class Story:
     folds: list[tuple[int, Folded]] = field(default_factory=list)
     notes: list[Nudged] = field(default_factory=list)
     slack: int = 0
+    shown: dict[Hashable, object] = field(default_factory=dict, repr=False)
+    """Memory of whoever renders steps: a step that has not changed looks as it did."""
     _owner: dict[str, Step] = field(default_factory=dict, repr=False)
 
     def add(self, index: int, event: Event) -> None:

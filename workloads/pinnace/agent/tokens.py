@@ -57,7 +57,7 @@ class ModelCounter:
         found = self._counts.get(key)
         if found is None:
             _make_room(self._counts)
-            found = self._counts[key] = len(self._tokenizer.encode(text))
+            found = self._counts[key] = self._count(text)
         return found
 
     def message(self, message: Mapping[str, Any]) -> int:
@@ -95,6 +95,10 @@ class ModelCounter:
             _make_room(self._cuts)
             found = self._cuts[key] = self._cut(text, tokens)
         return found
+
+    def _count(self, text: str) -> int:
+        # The fast way makes no offsets: a third cheaper.
+        return len(self._tokenizer.tokenizer.encode_batch_fast([text], add_special_tokens=False)[0])
 
     def _cut(self, text: str, tokens: int) -> tuple[int, int]:
         if (

@@ -78,8 +78,8 @@ def view_story(story: Story, policy: Policy, counter: TokenCounter, budget: Budg
     fold_index, fold = story.folds[-1] if story.folds else (0, None)
     steps = [step for step in story.steps if fold is None or step.index >= fold.before]
     stubbed = _stubbed(story, policy)
-    shown = [_messages(step, story, policy, counter, stubbed) for step in steps]
-    sizes = [sum(counter.message(message) for message in messages) for messages in shown]
+    pairs = [_shown(step, story, policy, counter, stubbed) for step in steps]
+    shown, sizes = [messages for messages, _ in pairs], [size for _, size in pairs]
 
     def head(left_out: int) -> tuple[list[Message], int]:
         messages = _head(story, fold, left_out)
@@ -132,6 +132,35 @@ def _head(story: Story, fold: Folded | None, left_out: int) -> list[Message]:
         content += [{"type": "image_url", "image_url": {"url": image}} for image in began.images]
     system: list[Message] = [{"role": "system", "content": began.system}] if began.system else []
     return [*system, {"role": "user", "content": content}]
+
+
+def _shown(
+    step: Step, story: Story, policy: Policy, counter: TokenCounter, stubbed: frozenset[str]
+) -> tuple[list[Message], int]:
+    """A step's messages and their tokens; remembered in the story, since most steps look as they did a turn ago."""
+    calls = [call.id for call in step.turn.calls]
+    refined = sum(call in story.refined for call in calls)
+    hidden = tuple(call in stubbed for call in calls)
+    # Policy and counter themselves, not their ids: what is in a key can't be collected and replaced.
+    key = (step.index, len(step.replies), len(step.notes), refined, hidden, _Same(policy), _Same(counter))
+    known = story.shown.get(key)
+    if known is None:
+        messages = _messages(step, story, policy, counter, stubbed)
+        known = story.shown[key] = messages, sum(counter.message(message) for message in messages)
+    return known  # type: ignore[return-value]  # the story doesn't know what its renderers remember
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """Equal only for the very same object."""
+
+    it: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.it is other.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
 
 
 def _messages(

@@ -95,7 +95,7 @@ def contextforge(folder: Path, backend: str) -> Iterator[tuple[str, int, dict[st
         "BASIC_AUTH_PASSWORD": secrets.token_urlsafe(32),
         "PLATFORM_ADMIN_PASSWORD": "Aa1!" + secrets.token_urlsafe(32), "DATABASE_URL": f"sqlite:///{folder}/forge.db",
         "CACHE_TYPE": "memory", "LOG_LEVEL": "ERROR", "PLUGINS_ENABLED": "false", "SSRF_ALLOW_LOCALHOST": "true",
-        "SSRF_ALLOW_PRIVATE_NETWORKS": "true", "TOOL_RATE_LIMIT": "100000000",
+        "SSRF_ALLOW_PRIVATE_NETWORKS": "true", "RATE_LIMITING_ENABLED": "false",
     }  # fmt: skip
     token_code = (
         "from mcpgateway.utils.create_jwt_token import _create_jwt_token as t\n"

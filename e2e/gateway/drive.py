@@ -152,12 +152,17 @@ async def counted(driver: Driver, *, calls: int, clients: int, seconds: float) -
     latencies: list[float] = []
     begun = itertools.count()
     end = time.perf_counter() + seconds
+    failures = 0
 
     async def client() -> None:
+        nonlocal failures
         while next(begun) < calls and time.perf_counter() < end:
-            latencies.append(await driver.call())
+            try:
+                latencies.append(await driver.call())
+            except (RuntimeError, aiohttp.ClientError, OSError):
+                failures += 1
 
-    return await _timed(driver, latencies, [client() for _ in range(clients)], lambda: 0, seconds + 60)
+    return await _timed(driver, latencies, [client() for _ in range(clients)], lambda: failures, seconds + 60)
 
 
 async def paced(driver: Driver, *, rate: float, seconds: float) -> Measured:

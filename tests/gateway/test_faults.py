@@ -178,6 +178,15 @@ def test_a_gateway_that_is_told_to_go_ends_its_calls_first(own: Lab) -> None:
     assert gateway.process.wait(timeout=30) == 0
 
 
+def test_a_gateway_that_has_just_started_holds_calls_until_it_knows_the_tools(own: Lab) -> None:
+    gateway = own.gateway({"servers": [server("plain", own.backend())]})
+    for _ in range(3):
+        gateway.stop()
+        gateway.start()
+        assert gateway.port
+        assert gateway.call("echo", {"text": "early"})["outcome"] == "ok"
+
+
 def test_a_client_that_goes_away_cancels_its_call(own: Lab) -> None:
     import httpx
 

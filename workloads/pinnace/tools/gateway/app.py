@@ -110,15 +110,9 @@ class Gateway:
         if not self.control.configured.is_set():
             return "no configuration yet"
         if asyncio.get_running_loop().time() - self._began < _FIRST_LISTING:
-            waiting = [
-                pool.server.name
-                for pool in self.state.all_pools()
-                for group in pool.groups
-                if group.replicas and group.version not in self.state.listings.get(pool.server.name, {})
-                and (pool.server.name, group.version) not in self.state.failures
-            ]  # fmt: skip
+            waiting = self.state.unlisted()
             if waiting:
-                return f"tools of {', '.join(sorted(set(waiting)))} are not listed yet"
+                return f"tools of {', '.join(waiting)} are not listed yet"
         return ""
 
     async def start(self) -> None:

@@ -41,11 +41,12 @@ class Calls:
         began = loop.time()
         tool = state.catalog.find(call.tool)
         self.in_flight += 1
-        metrics = state.metrics.tool(tool.name) if tool else None
         trace, span = state.tracing.begin(call.trace, call.tool if tool else "unknown")
         call.trace = trace
         outcome = "cancelled"
         try:
+            if tool is None and (state.unlisted() or not state.configured):
+                tool = await self._appears(call)
             if tool is None:
                 reply = self._unknown(call)
             else:
@@ -66,13 +67,25 @@ class Calls:
                 attempts=call.attempts,
                 trace=trace,
             )
-        if metrics is not None and tool is not None:
-            metrics.ended(reply.outcome, took)
+        if tool is not None:
+            state.metrics.tool(tool.name).ended(reply.outcome, took)
             state.health.ended(tool.name, reply)
         meta = {"requestId": call.request_id, "attempts": call.attempts, **reply.meta, "ms": round(took * 1000, 2)}
         return Reply(reply.outcome, reply.value, reply.error, reply.message, reply.problem, meta)
 
+    async def _appears(self, call: Call) -> Tool | None:
+        """Wait for a tool that may be listed in a moment: this gateway, or its server, has just started."""
+        end = min(call.deadline, asyncio.get_running_loop().time() + self._state.config.limits.max_queue_seconds)
+        while not self._state.configured or self._state.unlisted():
+            if asyncio.get_running_loop().time() >= end or self._state.catalog.find(call.tool):
+                break
+            await asyncio.sleep(0.02)
+        return self._state.catalog.find(call.tool)
+
     def _unknown(self, call: Call) -> Reply:
+        if not self._state.configured or self._state.unlisted():
+            told = "the gateway has just started and does not know all tools yet"
+            return refused(Outcome.UNAVAILABLE, told, retry_after=1.0)
         near = self._state.catalog.nearest(call.tool)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         self._state.metrics.refused.labels("unknown_tool").inc()

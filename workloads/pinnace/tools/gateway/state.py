@@ -54,10 +54,24 @@ class State:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Replaced each time that the list of tools changes; the old one is set."""
 
+    configured: bool = False
+    """Whether a document is in force."""
+
     def __post_init__(self) -> None:
         self.recordings = Recordings(self.store)
         self._endpoints: Endpoints = {}
         self._sessions: dict[str, Replica] = {}
+
+    def unlisted(self) -> list[str]:
+        """Servers that have a replica, but have neither listed their tools yet nor failed to."""
+        return sorted(
+            pool.server.name
+            for pool in self.all_pools()
+            for group in pool.groups
+            if group.replicas
+            and group.version not in self.listings.get(pool.server.name, {})
+            and (pool.server.name, group.version) not in self.failures
+        )
 
     def _want(self) -> None:
         self.wanted()
@@ -78,6 +92,7 @@ class State:
 
     def apply(self, config: GatewayConfig) -> None:
         """Put a document into force. Calls in flight end where they are."""
+        self.configured = True
         self.config = config
         self.store.uri = config.results.uri
         self.budget.percent = config.limits.retry_budget_percent

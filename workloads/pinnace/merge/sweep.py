@@ -1,7 +1,8 @@
-"""A sweep: which merges to try, and which of them is best. Pure: who runs and scores them is somebody else's business."""
+"""A sweep: which merges to try, and which is best. Pure: who runs and scores them is somebody else's business."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -79,7 +80,7 @@ def table(tried: Sequence[Candidate], scores: Mapping[str, Score], *, special_we
         if score is None:
             continue
         total = special_weight * score.special + (1 - special_weight) * score.general
-        if total == total and abs(total) != float("inf"):
+        if math.isfinite(total):
             found.append((candidate, score, total))
     best = min(found, key=lambda row: row[2], default=None)
     return [

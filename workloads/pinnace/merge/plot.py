@@ -27,9 +27,9 @@ def svg(rows: Sequence[Row]) -> str:
     def y(loss: float) -> float:
         return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - loss) / span
 
+    size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        'font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
     ]
     for step in range(5):

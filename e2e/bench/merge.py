@@ -49,6 +49,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 run_merge(MergeConfiguration.model_validate(json.loads(sys.argv[1])), sys.argv[2], MergeOptions(quiet=True))
+print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
 """
 
 
@@ -90,7 +91,10 @@ def timed(command: list[str], env: dict[str, str] | None = None) -> tuple[Run, s
         text = out.read()
     if process.returncode:
         raise SystemExit(text[-3000:])
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), text
+    last = text.splitlines()[-1]
+    # Not ru_maxrss: it starts with what this process had when it forked.
+    peak = int(last) / 1024 if last.isdecimal() else json.loads(last)["peak"] / 2**20
+    return Run(wall, usage.ru_utime + usage.ru_stime, peak), text
 
 
 def clock(work: Callable[[], object]) -> float:

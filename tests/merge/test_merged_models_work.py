@@ -78,7 +78,7 @@ def test_an_adapter_is_merged_as_peft_does(tiny: list[Path], tmp_path: Path) -> 
 
 
 def test_a_larger_vocabulary_is_aligned_by_token(tmp_path: Path) -> None:
-    """As mergekit's `tokenizer: {source: base}`: rows go by token; one that a model lacks has the base's row."""
+    """As mergekit's `tokenizer: {source: base}`: rows go by token; a token that a model lacks has the base's row."""
 
     def model(name: str, tokens: list[str], seed: int) -> Path:
         shape = Shape(layers=1, vocabulary=len(tokens))

@@ -146,7 +146,7 @@ def test_a_merge_that_is_asked_to_stop_goes_on_later(stored: S3Settings, referen
         seen.append(now.bytes)
         stop.set()
 
-    options = RunOptions(threads=1, transfers=2, buffers=TIGHT)
+    options = RunOptions(threads=1, transfers=1, buffers=TIGHT)
     with pytest.raises(Interrupted):
         run(plan, storage.store, to, progress=progress, stop=stop, options=options)
     begun = max(seen)
@@ -168,7 +168,7 @@ def test_another_plan_starts_afresh(stored: S3Settings, reference: Any, tmp_path
             to,
             progress=lambda _: stop.set(),
             stop=stop,
-            options=RunOptions(threads=1, transfers=2, buffers=TIGHT),
+            options=RunOptions(threads=1, transfers=1, buffers=TIGHT),
         )
     run(plan_of(storage, "linear"), storage.store, to, options=ROOMY)
     assert files(storage, "replanned") == reference("linear")[1]

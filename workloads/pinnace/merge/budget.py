@@ -57,5 +57,9 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """The most that this process had in memory, by the kernel's account."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most that this process had in memory, by the kernel's account.
+
+    VmHWM, not `ru_maxrss`: that one starts with what the parent had when it forked.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -27,11 +27,9 @@ def svg(rows: Sequence[Row]) -> str:
     def y(loss: float) -> float:
         return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - loss) / span
 
+    size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}"'
     parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-            'font-family="sans-serif" font-size="12">'
-        ),
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
     ]
     for step in range(5):
@@ -46,8 +44,8 @@ def svg(rows: Sequence[Row]) -> str:
         if row.winner:
             parts.append(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="#16a34a" '
-                f'stroke-dasharray="4"/><text x="{x:.1f}" y="{_TOP - 8}" text-anchor="middle" '
-                f'fill="#16a34a">best</text>'
+                f'stroke-dasharray="4"/>'
+                f'<text x="{x:.1f}" y="{_TOP - 8}" text-anchor="middle" fill="#16a34a">best</text>'
             )
     for name, colour in _COLOURS.items():
         points = [(x, y(getattr(row.score, name))) for row, x in zip(rows, places, strict=True)]

@@ -35,7 +35,7 @@ from .order import Order
 from .plan import Plan
 from .state import Output, Upload
 
-_SLACK = 64 << 20  # for what the interpreter, the allocator and boto3 take besides buffers
+_SLACK = 128 << 20  # for what interpreter, libraries, heaps and boto3 still take besides buffers
 _SCRATCH = 24 << 20  # of one computing thread: blocks in the compute dtype
 _COORDINATORS = 24
 _AHEAD = 4  # parts of a big tensor in memory at once
@@ -216,8 +216,7 @@ class _Merge:
 
     def _admitted(self, group: Group, work: _ShardWork, coordinators: Workers) -> Future[None]:
         """Starts a group once there is memory for it. Groups start in order, so none waits for a later one."""
-        if self._stop.is_set():
-            raise Interrupted("the merge was asked to stop; run it again to go on")
+        self._go_on()
         whole, largest = group.cost(self._plan), max(cost(self._plan, part) for part in group.parts)
         if whole <= max(self._budget.total // 2, largest):
             self._budget.acquire(whole)
@@ -264,8 +263,11 @@ class _Merge:
             raise
 
     def _go_on(self) -> None:
+        """Raises what has failed elsewhere, or that somebody asked to stop."""
         if self._failed:
             raise self._failed
+        if self._stop.is_set():
+            raise Interrupted("the merge was asked to stop; run it again to go on")
 
     def _kept(self, group: Group, work: _ShardWork, fetched: list[Fetching]) -> None:
         """All parts are kept until the tensor that spans them is surveyed and merged."""
@@ -373,8 +375,7 @@ class _Merge:
         self._report()
 
     def _put(self, work: _ShardWork, part: Part, body: bytearray) -> str:
-        if self._failed:
-            raise self._failed
+        self._go_on()
         uri = self._output.uri / work.shard.file
         return self._options.insist(lambda: self._output.store.put_part(uri, work.upload_id, part.number, body))
 

@@ -53,18 +53,15 @@ class Cut:
 
     def above(self, keys: Tensor, address: int) -> Tensor:
         """Which elements of the block at `address` are not below the cut, as lanes."""
-        import torch
-
         if not self.divided:
             return lanes.at_least(keys, self.key)
         above = lanes.at_least(keys, self.key + 1)
         first = int(self.before[np.searchsorted(self.starts, address)])
         # Ordinals of the equal elements of this block are first, first + 1, …
         border = (self.equal - self.quota if self.descending else self.quota) - first
-        same = (keys == self.key).nonzero().flatten()
+        same = _where(keys, self.key)
         border = min(max(border, 0), len(same))
-        above[same[:border] if self.descending else same[border:]] = torch.tensor(-1, dtype=above.dtype)
-        return above
+        return above.index_fill_(0, same[:border] if self.descending else same[border:], -1)
 
 
 def cuts(keys: Keys, positions: Sequence[int], *, descending: bool = False) -> Survey:
@@ -86,7 +83,7 @@ def cuts(keys: Keys, positions: Sequence[int], *, descending: bool = False) -> S
         return found
 
     def equal(block: Block) -> np.ndarray[Any, Any]:
-        row = [int((one == cut.key).sum()) if cut.divided else 0 for one, cut in zip(keys(block), found, strict=True)]
+        row = [len(_where(one, cut.key)) if cut.divided else 0 for one, cut in zip(keys(block), found, strict=True)]
         return np.array([[block.address, *row]], dtype=np.int64)
 
     table = yield Measure(equal, join="append")
@@ -100,7 +97,23 @@ def cuts(keys: Keys, positions: Sequence[int], *, descending: bool = False) -> S
 
 def _in_bin(keys: Tensor, bin_: int) -> Tensor:
     """The lower halves of those whose upper half is `bin_`."""
-    return keys[(keys >> 16) == bin_] & (_LOWER - 1)
+    import torch
+
+    if keys.is_cuda:
+        return keys[(keys >> 16) == bin_] & (_LOWER - 1)
+    # numpy compares and picks several times faster than torch's boolean tensors. One comparison does for both ends of
+    # the bin: what is below it wraps around.
+    whole = (keys - (bin_ << 16)).numpy().view(np.uint32)
+    return torch.from_numpy(whole[whole < _LOWER].view(np.int32))
+
+
+def _where(keys: Tensor, key: int) -> Tensor:
+    """The indices of the keys that equal `key`, ascending."""
+    import torch
+
+    if keys.is_cuda:
+        return (keys == key).nonzero().flatten()
+    return torch.from_numpy(np.flatnonzero(keys.numpy() == key))
 
 
 def _histogram(values: Tensor, bins: int) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""A sweep: which merges to try, and which of them is best. Pure: who runs and scores them is another's business."""
+"""A sweep: which merges to try, and which is best. Pure: who runs and scores them is somebody else's business."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MOST_INDEX_BITS = 16
+_MOST_REMEMBERED = 512  # blocks of 2^18 elements, a bit each: 16 MiB
 
 
 def _size(delta: Tensor) -> Tensor:
@@ -113,15 +114,28 @@ class RandomByRank(_Shared):
     own: dict[str, float | None] = {"density": 1.0, "epsilon": 0.15}  # noqa: RUF012 - never changed
     rows = True
 
+    def __init__(self) -> None:
+        # What the survey has found out by sorting, as bits, until the merge asks for it; only as much as fits.
+        self._kept: dict[tuple[str, int, int], np.ndarray[Any, Any]] = {}
+
     def keep(self, delta: Tensor, model: int, block: Block, task: Task, found: Any) -> Tensor:
         import torch
 
+        address = (task.name, model, block.start)
+        known = self._kept.pop(address, None)
+        if known is not None:
+            return torch.from_numpy(_lanes(np.unpackbits(known, count=delta.numel()))).to(delta.device)
+        kept = self._sorted_out(delta, model, block, task)
+        if len(self._kept) < _MOST_REMEMBERED:
+            self._kept[address] = np.packbits(kept)
+        return torch.from_numpy(_lanes(kept)).to(delta.device)
+
+    def _sorted_out(self, delta: Tensor, model: int, block: Block, task: Task) -> np.ndarray[Any, Any]:
         drawn = uniform(seed=task.seed, model=model, tensor=task.name, start=block.start, count=delta.numel()).reshape(
             -1, task.columns
         )
         keys = _size(delta).cpu().numpy().view(np.uint32).reshape(-1, task.columns)
-        kept = _kept_by_rank(keys, drawn, task.own["density"][model], task.own["epsilon"][model])
-        return torch.from_numpy(kept.reshape(-1)).to(delta.device)
+        return _kept_by_rank(keys, drawn, task.own["density"][model], task.own["epsilon"][model]).reshape(-1)
 
     def chance(self, delta: Tensor, model: int, task: Task) -> float | Tensor:
         import torch
@@ -172,7 +186,7 @@ class WithoutOutliers(_Shared):
 def _kept_by_rank(
     keys: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any], density: float, epsilon: float
 ) -> np.ndarray[Any, Any]:
-    """Keys (bits of |d|) and random numbers of 16 bits, both (rows, n), to lanes of what stays.
+    """Keys (bits of |d|) and random numbers of 16 bits, both (rows, n), to what stays.
 
     An element stays if its rank is at least the one from which its random number suffices, which is so if it is at
     least as large as the element at that rank of the sorted row: no rank is ever computed. The lowest bits of the keys
@@ -181,7 +195,7 @@ def _kept_by_rank(
     """
     n = keys.shape[1]
     if n == 1:
-        return _lanes(drawn < density * LEVELS)
+        return np.asarray(drawn < density * LEVELS)
     room = (n - 1).bit_length()
     if room > _MOST_INDEX_BITS:
         keys = keys.astype(np.uint64) << np.uint64(32)
@@ -189,10 +203,11 @@ def _kept_by_rank(
     else:
         keys = (keys >> np.uint32(room) << np.uint32(room)) | np.arange(n, dtype=np.uint32)
     ordered = np.sort(keys, axis=1)
-    ranks = _lowest_ranks(n, density, epsilon)[drawn]
-    border = np.take_along_axis(ordered, np.minimum(ranks, n - 1), axis=1)
-    kept = (keys >= border) & (ranks < n)
-    return _lanes(kept)
+    ranks = _lowest_ranks(n, density, epsilon).take(drawn, mode="clip")
+    # Rank n is taken for n - 1 and excluded after. `take` on flat arrays is several times faster than along an axis.
+    rows = np.arange(0, keys.size, n)[:, None]
+    border = ordered.reshape(-1).take(np.minimum(ranks, n - 1) + rows, mode="clip")
+    return np.asarray((keys >= border) & (ranks < n))
 
 
 def _lanes(chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int32]]:

@@ -14,6 +14,8 @@ from pinnace.merge.plan import Plan
 from safetensors.torch import load_file
 
 STORE = LocalStore()
+#: Buffers of a size of their own: the spec's memoryLimit is the whole process's, and tests share theirs with torch.
+ROOMY = RunOptions(buffers=300 << 20)
 
 
 def local(folder: str | Path, adapter: str | Path | None = None) -> SourceFolders:
@@ -34,7 +36,7 @@ def planned(config: Mapping[str, Any], **changes: Any) -> Plan:
 
 def merged(config: Mapping[str, Any], output: Path, *, options: RunOptions | None = None, **changes: Any) -> Path:
     """Merges into a local folder."""
-    run(planned(config, **changes), STORE, LocalUri.of(output), options=options)
+    run(planned(config, **changes), STORE, LocalUri.of(output), options=options or ROOMY)
     return output
 
 

@@ -25,12 +25,12 @@ from pinnace.storage.manifest import Manifest
 from e2e.faults.s3proxy import Fault, S3Proxy
 from e2e.merging import Shape, family
 from e2e.stored import keys, raw_client
+from tests.merge.merges import ROOMY
 
 WORKER = [sys.executable, "-m", "e2e.merge_worker"]
 SHAPE = Shape(layers=1, hidden=640, inner=1400, vocabulary=20011, heads=10, kv_heads=5, head=64)
 PART = 12 << 20
 TIGHT = 64 << 20
-ROOMY = RunOptions(buffers=300 << 20)
 METHODS = ["linear", "ties", "della"]
 
 
@@ -133,7 +133,13 @@ def test_a_finished_merge_is_not_made_again(stored: S3Settings, reference: Any) 
     storage = Storage(stored)
     digest, _ = reference("linear")
     told: list[Any] = []
-    again = run(plan_of(storage, "linear"), storage.store, target(storage, "linear-reference"), progress=told.append)
+    again = run(
+        plan_of(storage, "linear"),
+        storage.store,
+        target(storage, "linear-reference"),
+        progress=told.append,
+        options=ROOMY,
+    )
     assert (again.digest, told) == (digest, [])
 
 

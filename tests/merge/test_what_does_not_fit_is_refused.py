@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from pinnace.merge import (
     InvalidMerge,
     MergeError,
-    RunOptions,
     SourceChanged,
     SourceDamaged,
     SourcesDiffer,
@@ -30,7 +29,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from e2e.merging import Shape, write_model
-from tests.merge.merges import STORE, loaded, merged, planned
+from tests.merge.merges import ROOMY, STORE, loaded, merged, planned
 
 Change = Callable[[Path], None]
 NAME = "model.layers.1.mlp.up_proj.weight"
@@ -170,7 +169,7 @@ def test_a_source_that_changes_after_the_plan(copies: list[Path], tmp_path: Path
     plan = planned(config(copies))
     weights(lambda tensors: tensors[NAME].add_(1))(copies[2])
     with pytest.raises(SourceChanged, match=r"m1/model\.safetensors"):
-        run(plan, STORE, LocalUri.of(tmp_path / "out"))
+        run(plan, STORE, LocalUri.of(tmp_path / "out"), options=ROOMY)
 
 
 def test_a_shard_that_is_not_what_its_manifest_says(copies: list[Path], tmp_path: Path) -> None:
@@ -185,7 +184,7 @@ def test_a_shard_that_is_not_what_its_manifest_says(copies: list[Path], tmp_path
     with pytest.raises(SourceDamaged, match=r"m1/model\.safetensors"):
         merged(config(copies), tmp_path / "out")
     assert not (tmp_path / "out" / MANIFEST).exists()
-    assert merged(config(copies), tmp_path / "unverified", options=RunOptions(verify=False))
+    assert merged(config(copies), tmp_path / "unverified", options=replace(ROOMY, verify=False))
 
 
 def test_a_folder_with_other_things_is_left_alone(copies: list[Path], tmp_path: Path) -> None:
@@ -201,7 +200,7 @@ def test_an_artifact_is_replaced_only_when_told(copies: list[Path], tmp_path: Pa
     before = loaded(out)
     with pytest.raises(Conflict, match="artifact"):
         merged(config(copies, weight=0.1), out)
-    merged(config(copies, weight=0.1), out, options=RunOptions(replace=True))
+    merged(config(copies, weight=0.1), out, options=replace(ROOMY, replace=True))
     assert not torch.equal(loaded(out)[NAME], before[NAME])
     assert (out / ARTIFACT).exists()
 

@@ -36,7 +36,7 @@ from e2e.s3 import ACCESS_KEY, SECRET_KEY, s3_server
 from e2e.stored import raw_client
 
 BILLIONS = float(os.environ.get("PINNACE_BENCH_PARAMETERS", "0.25"))
-METHODS = os.environ.get("PINNACE_BENCH_METHODS", "linear,ties,dare_ties,della").split(",")
+METHODS = [name for name in os.environ.get("PINNACE_BENCH_METHODS", "linear,ties,dare_ties,della").split(",") if name]
 KILLS = int(os.environ.get("PINNACE_BENCH_KILLS", "0"))
 GOALS = {"linear": 3, "ties": 10, "dare_ties": 8, "della": 15}
 FLOORS = {"linear": 1.5, "ties": 2.5}

@@ -161,7 +161,9 @@ def test_the_command_shows_the_plan_and_merges(tiny: list[Path], tmp_path: Path)
     assert plan.exit_code == 0, plan.output
     assert "dare_ties: 24 tensors" in plan.output
     assert not (tmp_path / "out").exists()
-    done = CliRunner().invoke(build(["merge"]), ["merge", str(file), "--output", str(tmp_path / "out")])
+    done = CliRunner().invoke(
+        build(["merge"]), ["merge", str(file), "--output", str(tmp_path / "out"), "--memory", "4Gi"]
+    )
     assert done.exit_code == 0, done.output
     assert (tmp_path / "out/manifest.json").exists()
     spec = {
@@ -170,7 +172,7 @@ def test_the_command_shows_the_plan_and_merges(tiny: list[Path], tmp_path: Path)
         "models": [{"source": {"uri": str(tiny[1])}}],
     }
     file.write_text(yaml.safe_dump(spec))
-    again = CliRunner().invoke(build(["merge"]), ["merge", str(file), "-o", str(tmp_path / "slerp")])
+    again = CliRunner().invoke(build(["merge"]), ["merge", str(file), "-o", str(tmp_path / "slerp"), "--memory", "4Gi"])
     assert again.exit_code == 0, again.output
     refused = CliRunner().invoke(build(["merge"]), ["merge", str(file), "-o", str(tmp_path / "out")])
     assert refused.exit_code == 1

@@ -5,6 +5,7 @@
 set -eu
 uv=$(mktemp -d)
 trap 'rm -rf "$uv"' EXIT
+export TMPDIR="$uv" # uv's locks and Node.js' compile cache too
 if mountpoint -q /mnt; then cache=/mnt; else cache=$uv/cache; fi
 export UV_CACHE_DIR="$cache" PIP_CACHE_DIR="$cache/pip"
 python3 -m venv "$uv"

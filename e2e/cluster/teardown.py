@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from e2e.cluster import cgroups, components, health, network, processes
+from e2e.cluster import cgroups, components, network, processes
 from e2e.cluster.components import Component
 from e2e.cluster.containerd import Containerd
 from e2e.cluster.errors import ClusterError
@@ -51,21 +51,22 @@ def _remove_containers(run: Run, command: list[str]) -> ClusterError | None:
     """With a containerd that we start for it if the cluster's is dead: only it can clean its own records."""
     if not run.containerd_config.exists() or not CONTAINERD_ROOT.exists():
         return None
-    component = Component("containerd", command, f"unix:{run.socket}")
-    if "containerd" not in processes.mains(run, {"containerd": command}):
-        run.logs.mkdir(parents=True, exist_ok=True)
-        with (run.logs / "containerd.log").open("ab") as log:
-            subprocess.Popen(
-                command,
-                env=component.environment(run),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+    started: list[subprocess.Popen[bytes]] = []
+
+    def problem() -> str | None:
+        # Looked at each time: one that was killed a moment ago still shows, and its socket still takes connections.
+        ours = any(process.poll() is None for process in started)
+        if not ours and "containerd" not in processes.mains(run, {"containerd": command}):
+            started.append(_start_containerd(run, command))
+        try:
+            Containerd(run).ctr("version")
+        except ClusterError as error:
+            return str(error)
+        return None
+
     trouble = None
     try:
-        wait_until("containerd", lambda: health.problem(component.health, run), timeout=30)
+        wait_until("containerd", problem, timeout=30)
         Containerd(run).remove_containers()
     except ClusterError as error:
         # The rest has to go all the same; kubelet removes containers that it does not know at the next `up`.
@@ -73,6 +74,16 @@ def _remove_containers(run: Run, command: list[str]) -> ClusterError | None:
     main = processes.mains(run, {"containerd": command}).get("containerd")
     processes.end([main.pid] if main else [], grace=3)
     return trouble
+
+
+def _start_containerd(run: Run, command: list[str]) -> subprocess.Popen[bytes]:
+    component = Component("containerd", command, f"unix:{run.socket}")
+    run.logs.mkdir(parents=True, exist_ok=True)
+    with (run.logs / "containerd.log").open("ab") as log:
+        return subprocess.Popen(
+            command, env=component.environment(run), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
 
 
 def _unmount(run: Run) -> None:

@@ -122,8 +122,8 @@ def test_down_leaves_nothing_whatever_was_killed(
     running = sorted(processes.marked(DEFAULT_RUN), key=lambda process: process.component != "supervisor")
     main = set(pids().values())
     kill(*(p.pid for p in running if p.component in dead and (p.pid in main or p.component == "supervisor")))
-    cluster.down()
     try:
+        cluster.down()
         assert traces.left(machine_before, traces.take()) == {}
     finally:
         cluster.up()

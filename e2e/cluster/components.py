@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 
@@ -30,6 +31,15 @@ class Component:
         mine = {RUN_MARK: str(run.root), COMPONENT_MARK: self.name, "HOME": str(run.root)}
         # Containers' shims are started by containerd and find runc on PATH.
         return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **keep, **mine}
+
+    def start(self, run: Run) -> subprocess.Popen[bytes]:
+        """Run it in a session of its own; what it says goes to the end of its log. Raises OSError."""
+        run.logs.mkdir(parents=True, exist_ok=True)
+        with (run.logs / f"{self.name}.log").open("ab") as log:
+            return subprocess.Popen(
+                self.command, env=self.environment(run), cwd=run.root,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
 
 
 def load(run: Run) -> list[Component]:

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -100,16 +99,11 @@ class Supervisor:
         return blocked
 
     def _start(self, child: Child) -> None:
-        component = child.component
-        with (self.run.logs / f"{component.name}.log").open("ab") as log:
-            try:
-                process = subprocess.Popen(
-                    component.command, env=component.environment(self.run), cwd=self.run.root,
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                )  # fmt: skip
-            except OSError as error:
-                self._ended(child, str(error))
-                return
+        try:
+            process = child.component.start(self.run)
+        except OSError as error:
+            self._ended(child, str(error))
+            return
         self._watch(child, process.pid)
 
     def _wait(self) -> None:

@@ -51,13 +51,14 @@ def _remove_containers(run: Run, command: list[str]) -> ClusterError | None:
     """With a containerd that we start for it if the cluster's is dead: only it can clean its own records."""
     if not run.containerd_config.exists() or not CONTAINERD_ROOT.exists():
         return None
+    component = Component("containerd", command, f"unix:{run.socket}")
     started: list[subprocess.Popen[bytes]] = []
 
     def problem() -> str | None:
         # Looked at each time: one that was killed a moment ago still shows, and its socket still takes connections.
         ours = any(process.poll() is None for process in started)
         if not ours and "containerd" not in processes.mains(run, {"containerd": command}):
-            started.append(_start_containerd(run, command))
+            started.append(component.start(run))
         try:
             Containerd(run).ctr("version")
         except ClusterError as error:
@@ -74,16 +75,6 @@ def _remove_containers(run: Run, command: list[str]) -> ClusterError | None:
     main = processes.mains(run, {"containerd": command}).get("containerd")
     processes.end([main.pid] if main else [], grace=3)
     return trouble
-
-
-def _start_containerd(run: Run, command: list[str]) -> subprocess.Popen[bytes]:
-    component = Component("containerd", command, f"unix:{run.socket}")
-    run.logs.mkdir(parents=True, exist_ok=True)
-    with (run.logs / "containerd.log").open("ab") as log:
-        return subprocess.Popen(
-            command, env=component.environment(run), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,
-        )  # fmt: skip
 
 
 def _unmount(run: Run) -> None:

@@ -8,20 +8,18 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pinnace_operator.api.base import ApiModel, ListType, Rule, matches
+from pinnace_operator.api.base import ApiModel, ListType, Rule
 from pinnace_operator.api.fields import DecimalString, Label, Quantity, decimal_between, quantity_value, whole
 from pinnace_operator.api.shared import DataSource, ModelSource
 from pydantic import Field
 
-from .settings import MergeMethod
+from .settings import MergeMethod, Signed
 
-_SIGNED = r"-?[0-9]{1,9}(\.[0-9]{1,12})?([eE][-+]?[0-9]{1,2})?"
-Weight = Annotated[DecimalString, matches(_SIGNED, 'must be a decimal in quotes, such as "0.5" or "-0.2"')]
+Weight = Signed
 Density = Annotated[
     DecimalString,
     decimal_between("0", "1", 'must be a decimal in quotes above 0 and at most 1, such as "0.5"', above_low=True),
 ]
-_MIB = 1 << 20
 
 
 class Dtype(StrEnum):

@@ -89,6 +89,8 @@ def kubelet(run: Run) -> dict[str, Any]:
         "nodeStatusUpdateFrequency": "5s",
         "syncFrequency": "10s",
         "maxPods": 100,
+        # A fork bomb ends here (docs/isolation.md); it counts all processes and threads of a pod.
+        "podPidsLimit": 1024,
     }
 
 

@@ -1,4 +1,4 @@
-"""`make demo`: from a bare machine to a fine-tuned model that answers, everything real."""
+"""`make demo`: from a bare machine to tools that survive and a fine-tuned model that answers, everything real."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.panel import Panel
 from e2e import install
 from e2e.apiserver import BIN
 from e2e.cluster import Cluster, ClusterError, cluster
+from e2e.demo import tools
 from e2e.demo.stages import Report, Stages
 from e2e.images.errors import ImageError
 from e2e.images.recipe import RECIPES
@@ -29,7 +30,7 @@ from e2e.kube import CommandError, Kubectl, Object, condition
 FOLDER = Path(__file__).parent
 SAMPLE = FOLDER.parents[1] / "crds" / "samples" / "sft-demo.yaml"
 NAMESPACE = "demo"
-IMAGES = ["operator", "trainer", "rollout-vllm"]
+IMAGES = ["operator", "tools", "trainer", "rollout-vllm"]
 QUESTION = (31, 47)
 
 
@@ -125,6 +126,18 @@ def ask(kubectl: Kubectl) -> str:
     return f"user       {a}+{b}\nassistant  {call}\ntool       {a + b}\nassistant  {answer}"
 
 
+def use_tools(stages: Stages, kubectl: Kubectl) -> None:
+    with stages.stage("Start the tools: kubectl apply -f crds/samples/toolsandbox-demo.yaml") as report:
+        sandbox = tools.start(kubectl)
+        tools.until_ready(kubectl, sandbox, report)
+    stages.console.print(kubectl.run("get", "toolsandbox"), style="dim")
+    with stages.stage("Call five of them with an MCP client while pods of a server are killed"):
+        used = tools.use(kubectl, sandbox["metadata"]["name"])
+    stages.console.print(tools.table(used), *used.metrics, sep="\n", style="dim")
+    if failed := [tool for tool, outcome, *_ in used.calls if outcome != "ok"]:
+        raise DemoFailed(f"calls failed: {', '.join(failed)}")
+
+
 def run(stages: Stages, kube: Cluster) -> str:
     """All stages in order; returns the summary."""
     with stages.stage("Build the images that changed") as report:
@@ -136,6 +149,7 @@ def run(stages: Stages, kube: Cluster) -> str:
     with stages.stage("Install the operator with Helm"):
         install.install_operator(kube)
         kubectl = install.namespace(kube, NAMESPACE)
+    use_tools(stages, kubectl)
     model = yaml.safe_load(SAMPLE.read_text())["spec"]["model"]["uri"]
     with stages.stage("Make a tiny Qwen3 and put it into S3"):
         make_tiny_model(kubectl, model)

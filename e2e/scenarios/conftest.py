@@ -65,7 +65,7 @@ class Platform:
 @pytest.fixture(scope="session")
 def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Platform:
     """Installed as the demo does it. Models: `models/tiny-qwen3`, which the samples name, and `models/broken`."""
-    install.load_images(cluster, ["operator", "trainer"], print)
+    install.load_images(cluster, ["operator", "trainer", "tools"], print)
     install.install_operator(cluster)
     s3 = cluster.s3
     storage = Storage(

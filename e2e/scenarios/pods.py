@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
+
+import psutil
 
 BUSYBOX = "localhost/busybox:1"
 Object = dict[str, Any]
@@ -38,3 +41,17 @@ def web(name: str, **more: Any) -> Object:
 def service(name: str, selector: dict[str, str], port: int = 80) -> Object:
     spec = {"selector": selector, "ports": [{"port": port, "targetPort": "http"}]}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+def send_signal(pod_name: str, signal_: signal.Signals, command: str = "") -> int:
+    """To every process of a pod of ours whose command line has `command`; returns how many there were."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PINNACE_POD") == pod_name and command in " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    for process in found:
+        process.send_signal(signal_)
+    return len(found)

@@ -7,13 +7,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from pinnace.storage.uri import S3Uri
 
 from e2e.kube import Kubectl, Object, condition
 from e2e.scenarios.conftest import Platform
+from e2e.scenarios.pods import send_signal
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -59,20 +59,6 @@ def losses(platform: Platform, kubectl: Kubectl, name: str) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-def kill_trainer(pod: str) -> int:
-    """kill -9 every process of the pod's trainer; returns how many there were."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PINNACE_POD") == pod:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    for process in found:
-        process.send_signal(signal.SIGKILL)
-    return len(found)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(platform: Platform) -> dict[int, float]:
     kubectl = platform.namespace()
@@ -101,7 +87,7 @@ def test_a_killed_trainer_resumes_and_learns_the_same(platform: Platform, uninte
 
     kubectl.wait("a checkpoint", checkpointed, 240, poll=0.2)
     (pod,) = kubectl.list("pods", "pinnace.dev/name=killed")
-    assert kill_trainer(pod["metadata"]["name"]) > 0
+    assert send_signal(pod["metadata"]["name"], signal.SIGKILL) > 0
     found = losses(platform, kubectl, "killed")
     status = ended(kubectl, "killed")["status"]
     assert (status["restarts"], status["attempt"]) == (1, 1)

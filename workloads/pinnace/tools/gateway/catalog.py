@@ -69,9 +69,9 @@ class Catalog:
         return self.tools.get(name) or self.tools.get(self.by_openai_name.get(name, ""))
 
     def nearest(self, name: str) -> tuple[str, ...]:
-        """Up to three names that look like `name`."""
-        close = difflib.get_close_matches(name.lower(), [each.lower() for each in self.tools], n=3, cutoff=0.5)
-        return tuple(each for each in self.tools if each.lower() in close)[:3]
+        """Up to three names that look like `name`, the most alike first."""
+        names = {each.lower(): each for each in self.tools}
+        return tuple(names[each] for each in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5))
 
     def list_result(self, *, legacy: bool) -> dict[str, Any]:
         """The result of `tools/list`, in one page, in a fixed order."""

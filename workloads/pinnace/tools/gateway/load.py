@@ -46,7 +46,8 @@ class LoadReports:
         options: dict[str, Any] = {"ssl": context} if context else {}
         async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=5)) as http:
             while True:
-                await self._post(http, options)
+                if self._state.config.uid:  # without one no configuration has been read yet
+                    await self._post(http, options)
                 await asyncio.sleep(_AT_MOST_EVERY)
                 try:
                     async with asyncio.timeout(_EVERY - _AT_MOST_EVERY):

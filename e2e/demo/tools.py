@@ -1,0 +1,108 @@
+"""The demo's tools: a ToolSandbox, and an unmodified MCP client that calls it while a server's pods are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import yaml
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+from rich.table import Table
+
+from e2e.demo.stages import Report
+from e2e.kube import Kubectl, Object
+
+SAMPLE = Path(__file__).parents[2] / "crds" / "samples" / "toolsandbox-demo.yaml"
+CALLS: tuple[tuple[str, Object], ...] = (
+    ("search", {"query": "river"}),
+    ("calculate", {"expression": "31*47"}),
+    ("get_current_time", {"timezone": "Europe/Berlin"}),
+    ("convert_units", {"value": 42.195, "from_unit": "km", "to_unit": "mile"}),
+    ("web_search", {"query": "lighthouse"}),
+)
+"""`web_search` has no provider without the internet: its backup, the search of the offline world, answers."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a client saw: the number of tools, and a line a call: tool, outcome, milliseconds, first line of the answer."""
+
+    tools: int
+    calls: list[tuple[str, str, float, str]]
+    metrics: list[str]
+
+
+def start(kubectl: Kubectl) -> Object:
+    """Applies the sample and returns it."""
+    kubectl.run("apply", "-f", str(SAMPLE))
+    made: Object = yaml.safe_load(SAMPLE.read_text())
+    return made
+
+
+def until_ready(kubectl: Kubectl, sandbox: Object, report: Report) -> Object:
+    """Until every server of the ToolSandbox serves; returns its status."""
+    name, servers = sandbox["metadata"]["name"], len(sandbox["spec"]["servers"])
+
+    def complete() -> Object | None:
+        status: Object = (kubectl.get("toolsandbox", name) or {}).get("status", {})
+        ready = sum(each["state"] == "Ready" for each in status.get("servers", []))
+        report(f"{ready}/{servers} servers, {status.get('tools', 0)} tools")
+        return status if ready == servers and status["sessions"]["free"] else None
+
+    found: Object = kubectl.wait("the tools", complete, timeout=600, poll=1)
+    return found
+
+
+def use(kubectl: Kubectl, name: str) -> Used:
+    """Five calls, and a pod of the server of the first one is killed before each."""
+    token = base64.b64decode((kubectl.get("secret", f"{name}-tokens") or {})["data"]["default"]).decode()
+    with kubectl.port_forward(f"service/{name}", 8080) as address:
+        return asyncio.run(_use(kubectl, name, f"http://{address}", token))
+
+
+async def _use(kubectl: Kubectl, name: str, url: str, token: str) -> Used:
+    calls: list[tuple[str, str, float, str]] = []
+    async with _connected(url, token) as client:
+        tools = len((await client.list_tools()).tools)
+        for number, (tool, arguments) in enumerate(CALLS):
+            if number in (0, len(CALLS) - 1):
+                await asyncio.to_thread(kill_one, kubectl, name, "world")
+            began = time.monotonic()
+            result = await client.call_tool(tool, arguments)
+            text = next((each.text for each in result.content if each.type == "text"), "")
+            outcome = str((result.meta or {}).get("pinnace.dev/outcome", "tool_error" if result.is_error else "ok"))
+            calls.append((tool, outcome, (time.monotonic() - began) * 1e3, " ".join(text.split())[:60]))
+    shown = ("pinnace_tools_calls_total{", "pinnace_tools_failovers_total{", "pinnace_tools_retries_total{")
+    lines = httpx.get(f"{url}/metrics", trust_env=False).text.splitlines()
+    return Used(tools, calls, [line for line in lines if line.startswith(shown) and not line.endswith(" 0.0")])
+
+
+@asynccontextmanager
+async def _connected(url: str, token: str) -> AsyncIterator[Client]:
+    async with create_mcp_http_client(headers={"Authorization": f"Bearer {token}"}) as http:
+        async with Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client:
+            yield client
+
+
+def kill_one(kubectl: Kubectl, name: str, server: str) -> None:
+    """kill -9 for one pod of a server."""
+    selector = f"pinnace.dev/name={name},pinnace.dev/server={server}"
+    pod = kubectl.list("pods", selector)[0]["metadata"]["name"]
+    kubectl.run("delete", "pod", pod, "--force", "--grace-period=0")
+
+
+def table(used: Used) -> Table:
+    made = Table(
+        "tool", "outcome", "ms", "answer", title=f"{used.tools} tools; a pod of `world` killed twice meanwhile"
+    )
+    for tool, outcome, milliseconds, text in used.calls:
+        made.add_row(tool, outcome, f"{milliseconds:.0f}", text)
+    return made

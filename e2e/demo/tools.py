@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import yaml
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
 from rich.table import Table
 
 from e2e.demo.stages import Report
+from e2e.gateway.client import official
 from e2e.kube import Kubectl, Object
 
 SAMPLE = Path(__file__).parents[2] / "crds" / "samples" / "toolsandbox-demo.yaml"
@@ -31,12 +27,16 @@ CALLS: tuple[tuple[str, Object], ...] = (
 """`web_search` has no provider without the internet: its backup, the search of the offline world, answers."""
 
 
+SHOWN = ("pinnace_tools_calls_total{", "pinnace_tools_failovers_total{", "pinnace_tools_retries_total{")
+Call = tuple[str, str, float, str]
+
+
 @dataclass(frozen=True)
 class Used:
-    """What a client saw: the number of tools, and a line a call: tool, outcome, milliseconds, first line of the answer."""
+    """How many tools a client saw, its calls (tool, outcome, milliseconds, answer), and what the gateway counted."""
 
     tools: int
-    calls: list[tuple[str, str, float, str]]
+    calls: list[Call]
     metrics: list[str]
 
 
@@ -65,12 +65,14 @@ def use(kubectl: Kubectl, name: str) -> Used:
     """Five calls, and a pod of the server of the first one is killed before each."""
     token = base64.b64decode((kubectl.get("secret", f"{name}-tokens") or {})["data"]["default"]).decode()
     with kubectl.port_forward(f"service/{name}", 8080) as address:
-        return asyncio.run(_use(kubectl, name, f"http://{address}", token))
+        tools, calls = asyncio.run(_calls(kubectl, name, f"http://{address}", token))
+        lines = httpx.get(f"http://{address}/metrics", trust_env=False).text.splitlines()
+    return Used(tools, calls, [line for line in lines if line.startswith(SHOWN) and not line.endswith(" 0.0")])
 
 
-async def _use(kubectl: Kubectl, name: str, url: str, token: str) -> Used:
-    calls: list[tuple[str, str, float, str]] = []
-    async with _connected(url, token) as client:
+async def _calls(kubectl: Kubectl, name: str, url: str, token: str) -> tuple[int, list[Call]]:
+    calls: list[Call] = []
+    async with official(url, token) as client:
         tools = len((await client.list_tools()).tools)
         for number, (tool, arguments) in enumerate(CALLS):
             if number in (0, len(CALLS) - 1):
@@ -80,16 +82,7 @@ async def _use(kubectl: Kubectl, name: str, url: str, token: str) -> Used:
             text = next((each.text for each in result.content if each.type == "text"), "")
             outcome = str((result.meta or {}).get("pinnace.dev/outcome", "tool_error" if result.is_error else "ok"))
             calls.append((tool, outcome, (time.monotonic() - began) * 1e3, " ".join(text.split())[:60]))
-    shown = ("pinnace_tools_calls_total{", "pinnace_tools_failovers_total{", "pinnace_tools_retries_total{")
-    lines = httpx.get(f"{url}/metrics", trust_env=False).text.splitlines()
-    return Used(tools, calls, [line for line in lines if line.startswith(shown) and not line.endswith(" 0.0")])
-
-
-@asynccontextmanager
-async def _connected(url: str, token: str) -> AsyncIterator[Client]:
-    async with create_mcp_http_client(headers={"Authorization": f"Bearer {token}"}) as http:
-        async with Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client:
-            yield client
+    return tools, calls
 
 
 def kill_one(kubectl: Kubectl, name: str, server: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from mcp import Client
@@ -14,9 +14,15 @@ from e2e.gateway.lab import Gateway
 
 
 @asynccontextmanager
-async def connected(gateway: Gateway, era: str, **options: Any) -> AsyncIterator[Client]:
+async def official(url: str, token: str, era: str = "auto", **options: Any) -> AsyncIterator[Client]:
+    """A client of the gateway at `url` (without a path), unmodified but for the token."""
+    async with (
+        create_mcp_http_client(headers={"Authorization": f"Bearer {token}"}) as http,
+        Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=era, **options) as client,
+    ):
+        yield client
+
+
+def connected(gateway: Gateway, era: str, **options: Any) -> AbstractAsyncContextManager[Client]:
     """A client with this gateway's token."""
-    async with create_mcp_http_client(headers=gateway.headers) as http:
-        transport = streamable_http_client(gateway.mcp, http_client=http)
-        async with Client(transport, mode=era, **options) as client:
-            yield client
+    return official(gateway.url, gateway.token, era, **options)

@@ -12,12 +12,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import pytest
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
 from pinnace.tools.client import GatewayRefused, Session, ToolClient
 
+from e2e.gateway.client import official
 from e2e.kube import Kubectl, Object, condition
 from e2e.scenarios.conftest import Platform
 from e2e.scenarios.pods import send_signal
@@ -51,7 +50,7 @@ class Sandbox:
         found: Object = (self.kubectl.get("toolsandbox", NAME) or {}).get("status", {})
         return found
 
-    def until(self, what: str, fact: Any, timeout: float = 120, poll: float = 0.5) -> Any:
+    def until(self, what: str, fact: Any, timeout: float = 300, poll: float = 0.5) -> Any:
         """Waits until `fact(status)` is true; a TimeoutError shows the status."""
         try:
             return self.kubectl.wait(what, lambda: fact(self.status), timeout, poll)
@@ -122,29 +121,23 @@ async def load(client: ToolClient, call: tuple[str, Object], tasks: int = 8) -> 
         await asyncio.gather(*running)
 
 
-async def in_thread(function: Any, *arguments: Any) -> Any:
-    return await asyncio.to_thread(function, *arguments)
-
-
 @pytest.mark.parametrize("era", ["2026-07-28", "legacy"])
 async def test_an_official_client_lists_and_calls(sandbox: Sandbox, era: str) -> None:
-    async with create_mcp_http_client(headers={"Authorization": f"Bearer {sandbox.token}"}) as http:
-        transport = streamable_http_client(f"{sandbox.url}/mcp", http_client=http)
-        async with Client(transport, mode=era) as client:
-            names = {tool.name for tool in (await client.list_tools()).tools}
-            assert {"get_current_time", "calculate", "python", "shell"} <= names
-            result = await client.call_tool("calculate", {"expression": "6*7"})
-            assert result.content[0].text == "42"  # type: ignore[union-attr]
+    async with official(sandbox.url, sandbox.token, era) as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        assert {"get_current_time", "calculate", "python", "shell"} <= names
+        result = await client.call_tool("calculate", {"expression": "6*7"})
+        assert result.content[0].text == "42"  # type: ignore[union-attr]
 
 
 async def test_no_call_is_lost_when_replicas_are_killed(sandbox: Sandbox) -> None:
     async with sandbox.client() as client, load(client, NOW) as seen:
-        for pod in await in_thread(sandbox.pods, "server", "pinnace.dev/server=time"):
+        for pod in await asyncio.to_thread(sandbox.pods, "server", "pinnace.dev/server=time"):
             before = seen.calls
-            assert await in_thread(send_signal, pod["metadata"]["name"], signal.SIGKILL) > 0
+            assert await asyncio.to_thread(send_signal, pod["metadata"]["name"], signal.SIGKILL) > 0
             await asyncio.sleep(4)
             assert seen.calls > before
-            await in_thread(sandbox.until_complete, len(SERVERS))
+            await asyncio.to_thread(sandbox.until_complete, len(SERVERS))
     print(f"both replicas killed, one after the other: {dict(seen.outcomes)}")
     assert set(seen.outcomes) == {"ok"}, seen.messages[:5]
 
@@ -161,13 +154,12 @@ async def test_servers_come_go_and_change_under_load_without_a_failed_call(sandb
             ("remove a server", [turned, *SERVERS[1:]]),
             ("back", SERVERS),
         ]:
-            began, generation = time.monotonic(), 0
-            await in_thread(sandbox.apply, *servers)
-            generation = (await in_thread(sandbox.kubectl.get, "toolsandbox", NAME))["metadata"]["generation"]
-            await in_thread(reached, sandbox, generation)
+            began = time.monotonic()
+            await asyncio.to_thread(sandbox.apply, *servers)
+            await asyncio.to_thread(reached, sandbox)
             print(f"{title}: at the gateway after {time.monotonic() - began:.1f} s")
             wanted = sum(len(each.get("versions", [0])) for each in servers)
-            await in_thread(sandbox.until_complete, wanted)
+            await asyncio.to_thread(sandbox.until_complete, wanted)
         names = {tool["function"]["name"] for tool in await client.tools()}
     print(f"hot plug under load: {dict(seen.outcomes)}")
     assert set(seen.outcomes) == {"ok"}, seen.messages[:5]
@@ -175,31 +167,32 @@ async def test_servers_come_go_and_change_under_load_without_a_failed_call(sandb
     assert "hash" not in names
 
 
-def reached(sandbox: Sandbox, generation: int) -> None:
-    """Waits until the gateway's configuration is of that generation."""
+def reached(sandbox: Sandbox) -> None:
+    """Waits until the gateway works with the newest generation."""
+    generation = (sandbox.kubectl.get("toolsandbox", NAME) or {})["metadata"]["generation"]
+    line = f"pinnace_tools_config_generation {float(generation)}"
 
-    def configured() -> bool:
-        data = (sandbox.kubectl.get("configmap", f"{NAME}-gateway") or {}).get("data", {})
-        return f'"generation": {generation}' in data.get("gateway.json", "")
+    def in_force() -> bool:
+        return line in httpx.get(f"{sandbox.url}/metrics", trust_env=False).text.splitlines()
 
-    sandbox.kubectl.wait("the gateway's configuration", configured, 30, 0.1)
+    sandbox.kubectl.wait("the gateway's configuration", in_force, 30, 0.1)
 
 
 async def test_a_server_that_cannot_start_does_not_take_the_others_down(sandbox: Sandbox) -> None:
     absent = {"name": "absent", "image": "localhost/pinnace/none:1", "transport": "Http", "port": 9000}
-    await in_thread(sandbox.apply, *SERVERS, absent)
+    await asyncio.to_thread(sandbox.apply, *SERVERS, absent)
 
     def says_so(status: Object) -> Object | None:
         named = (each for each in status["servers"] if each["name"] == "absent")
         return next((each for each in named if each["reason"] == "ImagePullFailed"), None)
 
-    told = await in_thread(sandbox.until, "the reason", says_so)
+    told = await asyncio.to_thread(sandbox.until, "the reason", says_so)
     assert "localhost/pinnace/none:1" in told["message"]
     assert condition({"status": sandbox.status}, "Ready")["status"] == "True"
     async with sandbox.client() as client:
         assert (await client.call(*NOW)).outcome == "ok"
-    await in_thread(sandbox.apply, *SERVERS)
-    await in_thread(sandbox.until_complete, len(SERVERS))
+    await asyncio.to_thread(sandbox.apply, *SERVERS)
+    await asyncio.to_thread(sandbox.until_complete, len(SERVERS))
 
 
 ISOLATED = """
@@ -227,7 +220,7 @@ def neighbours(sandbox: Sandbox) -> list[tuple[str, int]]:
 
 
 async def test_a_trajectory_has_a_sandbox_of_its_own(sandbox: Sandbox) -> None:
-    targets = await in_thread(neighbours, sandbox)
+    targets = await asyncio.to_thread(neighbours, sandbox)
     async with sandbox.client() as client:
         began = time.monotonic()
         first, second = await client.lease(2, env={"SEED": "7"})
@@ -276,8 +269,8 @@ async def test_leases_outlive_a_killed_gateway(sandbox: Sandbox) -> None:
     async with sandbox.client() as client:
         (lease,) = await client.lease()
         assert text(await lease.call("python", {"code": "kept = 41; print('ok')"})) == "ok"
-        (gateway,) = await in_thread(sandbox.pods, "gateway")
-        assert await in_thread(send_signal, gateway["metadata"]["name"], signal.SIGKILL) > 0
+        (gateway,) = await asyncio.to_thread(sandbox.pods, "gateway")
+        assert await asyncio.to_thread(send_signal, gateway["metadata"]["name"], signal.SIGKILL) > 0
         result = await patiently(lease, "python", {"code": "print(kept + 1)"})
         assert text(result) == "42", result
         await lease.end()
@@ -299,25 +292,25 @@ def counts(status: Object) -> tuple[int, int]:
 
 
 async def test_the_warm_pool_follows_kubectl_scale(sandbox: Sandbox) -> None:
-    await in_thread(sandbox.kubectl.run, "scale", f"toolsandbox/{NAME}", "--replicas=3")
-    await in_thread(sandbox.until_complete, len(SERVERS), 3)
+    await asyncio.to_thread(sandbox.kubectl.run, "scale", f"toolsandbox/{NAME}", "--replicas=3")
+    await asyncio.to_thread(sandbox.until_complete, len(SERVERS), 3)
     async with sandbox.client() as client:
         leases = await client.lease(3, patience=30)
         with pytest.raises(GatewayRefused) as refused:
             await client.lease(8)
         assert refused.value.status == 429
         # The pool fills up again while those are out.
-        await in_thread(sandbox.until, "more sandboxes", lambda status: counts(status) == (3, 3))
+        await asyncio.to_thread(sandbox.until, "more sandboxes", lambda status: counts(status) == (3, 3))
         for lease in leases:
             await lease.end()
-    await in_thread(sandbox.apply, *SERVERS)
+    await asyncio.to_thread(sandbox.apply, *SERVERS)
 
 
 async def test_a_server_at_zero_starts_with_the_first_call_and_the_call_is_held(sandbox: Sandbox) -> None:
     lazy = {"name": "lazy", "catalogue": "calc", "scale": {"minReplicas": 0, "maxReplicas": 1, "cooldownSeconds": 10}}
-    await in_thread(sandbox.apply, *SERVERS, lazy)
+    await asyncio.to_thread(sandbox.apply, *SERVERS, lazy)
     state = "AtZero"
-    await in_thread(
+    await asyncio.to_thread(
         sandbox.until, "nothing to run",
         lambda status: any(each["name"] == "lazy" and each["state"] == state for each in status["servers"]),
     )  # fmt: skip
@@ -326,7 +319,38 @@ async def test_a_server_at_zero_starts_with_the_first_call_and_the_call_is_held(
         result = await client.call("hash", {"input": "x", "algorithm": "md5"}, timeout_seconds=60)
         print(f"first call of a server at zero: {time.monotonic() - began:.1f} s, {result.outcome}")
         assert result.outcome == "ok", result
-    await in_thread(sandbox.apply, *SERVERS)
+    await asyncio.to_thread(sandbox.apply, *SERVERS)
+
+
+async def test_replicas_follow_the_calls_in_flight(sandbox: Sandbox) -> None:
+    scale = {"minReplicas": 1, "maxReplicas": 3, "targetInFlight": 2, "cooldownSeconds": 10}
+    await asyncio.to_thread(sandbox.apply, *SERVERS, {"name": "slow", "catalogue": "everything", "scale": scale})
+    await asyncio.to_thread(sandbox.until_complete, len(SERVERS) + 1)
+
+    def desired(status: Object) -> int:
+        return next(int(each["desired"]) for each in status["servers"] if each["name"] == "slow")
+
+    operation = ("trigger-long-running-operation", {"duration": 3, "steps": 1})
+    async with sandbox.client() as client:
+        async with load(client, operation) as seen:
+            await asyncio.to_thread(sandbox.until, "three replicas", lambda status: desired(status) == 3)
+            await asyncio.to_thread(sandbox.until_complete, len(SERVERS) + 1)
+        await asyncio.to_thread(sandbox.until, "one replica", lambda status: desired(status) == 1)
+    print(f"1 → 3 → 1 replicas: {dict(seen.outcomes)}")
+    assert set(seen.outcomes) == {"ok"}, seen.messages[:5]
+    await asyncio.to_thread(sandbox.apply, *SERVERS)
+
+
+async def test_a_gateway_that_goes_ends_what_it_began(sandbox: Sandbox) -> None:
+    await asyncio.to_thread(sandbox.apply, *SERVERS, gateway={"replicas": 2})
+    await asyncio.to_thread(sandbox.until, "two gateways", lambda status: status["gateway"]["ready"] == 2)
+    async with sandbox.client() as client, load(client, NOW) as seen:
+        for pod in await asyncio.to_thread(sandbox.pods, "gateway"):
+            await asyncio.to_thread(sandbox.kubectl.run, "delete", "pod", pod["metadata"]["name"])
+            await asyncio.to_thread(sandbox.until, "two gateways", lambda status: status["gateway"]["ready"] == 2)
+    print(f"both gateways deleted, one after the other: {dict(seen.outcomes)}")
+    assert set(seen.outcomes) == {"ok"}, seen.messages[:5]
+    await asyncio.to_thread(sandbox.apply, *SERVERS)
 
 
 async def test_strangers_are_refused(sandbox: Sandbox) -> None:

@@ -72,7 +72,7 @@ class Gateway:
         self.entry = Entry(self.state, self.authenticator)
         self.mcp_sessions = McpSessions(self._key().encode() or os.urandom(32))
         self.front = self._front()
-        self.control = Control(self.state, self.upstream.http)
+        self.control = Control(self.state, self.upstream)
         self.control.on_config = self._on_config
         self.load = LoadReports(self.state)
         self.state.wanted = self.load.poke

@@ -1,5 +1,7 @@
 """Merging models in parameter space, from store to store (docs/merge.md). Importing this imports no torch."""
 
+from pinnace_operator.api.merge import MergeSpec
+
 from .errors import (
     Interrupted,
     InvalidMerge,
@@ -13,7 +15,6 @@ from .errors import (
 from .plan import Plan, SourceFolders, make_plan
 from .run import Progress, RunOptions, run
 from .source import Folder
-from .spec import MergeSpec
 
 __all__ = [
     "Folder",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pinnace_operator.api.conditions import Reason
+from pinnace_operator.api.merge import MergeSpec
 from pinnace_operator.api.outcome import ExitCode, Outcome
 from pinnace_operator.api.status import OutputRef
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,7 +24,6 @@ from .errors import Interrupted, InvalidMerge, MergeError, OutOfBudget
 from .plan import SourceFolders, make_plan
 from .run import Progress, RunOptions, run
 from .sources import Places
-from .spec import MergeSpec
 
 
 class _Part(BaseModel):

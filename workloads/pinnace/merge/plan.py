@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from pinnace_operator.api.merge import Dtype, MergeSpec
+
 from pinnace.storage.artifacts import ARTIFACT, Ancestor
 from pinnace.storage.manifest import MANIFEST
 
@@ -19,7 +21,6 @@ from .matching import Matched, Matching
 from .methods import Task
 from .parameters import Parameters, depth
 from .source import INDEX, Adapter, Folder, Model, is_adapter, open_adapter, open_model
-from .spec import Dtype, MergeSpec
 
 ENGINE = 1
 """Part of the plan's hash: raise it when the same plan would give other bytes."""

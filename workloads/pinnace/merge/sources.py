@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pinnace_operator.api.merge import MergeSpec
+
 from pinnace.storage import S3Uri, Storage
 from pinnace.storage.objects import ObjectStore
 
@@ -15,7 +17,6 @@ from .local import LocalStore, LocalUri
 from .mergekit import Translated, is_mergekit, translate
 from .plan import Plan, SourceFolders, make_plan
 from .source import Folder
-from .spec import MergeSpec
 
 
 class Places:

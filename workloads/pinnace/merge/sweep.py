@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from pinnace_operator.api.merge import LayerOverride, MergeSpec, Sweep, SweepAxis
+
 from .errors import InvalidMerge
-from .spec import LayerOverride, MergeSpec, Sweep, SweepAxis
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_the_command_shows_the_plan_and_merges(tiny: list[Path], tmp_path: Path)
     spec = {
         "method": {"slerp": {"t": 0.25}},
         "base": {"uri": str(tiny[0])},
-        "models": [{"source": {"uri": str(tiny[1])}}],
+        "models": [{"name": "agent", "source": {"uri": str(tiny[1])}}],
     }
     file.write_text(yaml.safe_dump(spec))
     again = CliRunner().invoke(build(["merge"]), ["merge", str(file), "-o", str(tmp_path / "slerp"), "--memory", "4Gi"])

@@ -18,16 +18,14 @@ from pinnace_operator.reconcile.job import Job, JobType, Models
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Raw
 from pinnace_operator.reconcile.pod_environment import images, variables
 
-_SOURCES = "spec.base and models[].source"
 _REMEDIES = {
     Reason.UNSCHEDULABLE: "lower spec.memoryLimit or spec.worker.resources, change worker.podTemplate.nodeSelector or "
     "tolerations, or add a node",
     Reason.OUT_OF_MEMORY: "raise worker.resources.limits.memory: it must hold memoryLimit and, for a sweep, the model; "
     "or lower memoryLimit, or sweep.metric.maxLength",
-    Reason.MODEL_UNUSABLE: f"point {_SOURCES} at models of one architecture in Hugging Face layout, or allow the "
-    "difference with tokenizer, missingTensors or extraTensors",
+    Reason.MODEL_UNUSABLE: "point spec.base and models[].source at models of one architecture in Hugging Face layout, "
+    "or allow the difference with tokenizer, missingTensors or extraTensors",
     Reason.INVALID_DATA: "correct the records that the message names in sweep.metric's data, and create the job again",
-    Reason.INPUT_FAILED: f"repair that resource, or point {_SOURCES} at another one, and create the job again",
     Reason.DEADLINE_EXCEEDED: "create it again with a later deadline, or more worker.resources",
     Reason.NO_PROGRESS: "read the worker's log; set suspend to true and false again to go on from what is uploaded",
 }
@@ -66,9 +64,12 @@ def _build(
 def _reported(job: Job) -> Mapping[str, Any]:
     """The worker's last words are complete; before them its latest report, or what was known."""
     report = job.observed.progress
-    said = [outcome.merge for _, outcome in pods.outcomes(job.pods) if outcome.merge]
-    known = said[-1] if said else report.merge if report and report.merge else job.before
-    return {name: getattr(known, name) for name in MergeReport.model_fields}
+    said = [outcome.merge for _, outcome in pods.outcomes(job.pods)]
+    known = [each for each in (*reversed(said), report.merge if report else None, job.before) if each]
+    return {
+        name: next((found for each in known if (found := getattr(each, name))), field.get_default())
+        for name, field in MergeReport.model_fields.items()
+    }
 
 
 MERGE = JobType(

@@ -117,12 +117,14 @@ def run_job() -> None:
     import logging
     import sys
 
+    from pinnace_operator.api.conditions import Reason
+
     from pinnace.outcome import run_stage
 
     from .job import merge_job, termination_log
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
-    sys.exit(run_stage(merge_job, termination_log=termination_log()))
+    sys.exit(run_stage(merge_job, crashed=Reason.WORKER_FAILED, termination_log=termination_log()))
 
 
 def show(plan: Plan, notes: tuple[str, ...] = ()) -> None:

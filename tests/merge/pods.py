@@ -28,7 +28,7 @@ class Pod:
     log: Path
 
     def wait(self) -> int:
-        return self.process.wait(240)
+        return self.process.wait(900)  # several tests share two processors
 
     @property
     def outcome(self) -> dict[str, Any]:

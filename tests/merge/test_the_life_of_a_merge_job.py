@@ -17,7 +17,7 @@ from tests.merge.pods import Cluster
 
 pytestmark = pytest.mark.slow
 BUILTIN = {"builtin": {"name": "arithmetic-tools", "samples": 6, "seed": 1}}
-VALUES = ["0", "0.5", "1"]
+VALUES = ["0", "0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_what_can_not_work_is_a_typed_failure(
 
 def test_a_sweep_publishes_the_candidate_with_the_lowest_loss(cluster: Cluster, sweep: dict[str, Any]) -> None:
     told, names = sweep["outcome"]["merge"]["sweep"], cluster.names(sweep["job"])
-    assert (told["candidates"], told["scored"]) == (3, 3)
+    assert (told["candidates"], told["scored"]) == (2, 2)
     assert [row["values"] for row in told["rows"]] == [[value] for value in VALUES]
     for row in told["rows"]:
         total = 0.7 * float(row["special"]) + 0.3 * float(row["general"])
@@ -176,10 +176,10 @@ def test_losses_are_what_transformers_computes(cluster: Cluster, sweep: dict[str
 def test_a_sweep_goes_on_where_it_was_killed(cluster: Cluster, sweep: dict[str, Any]) -> None:
     job = swept(cluster, "swept-killed")
     kills = 0
-    for die_at in (9, 17, 19, 30):
+    for die_at in (9, 16):
         pod = cluster.start(job, die_at=die_at)
         kills += pod.wait() == -signal.SIGKILL
-    assert kills >= 3
+    assert kills == 2
     before = _scores(cluster.storage, job, cluster)
     outcome = cluster.run(job)
     assert before
@@ -198,7 +198,7 @@ def _scores(storage: Storage, job: dict[str, Any], cluster: Cluster) -> dict[str
 def test_a_sweep_that_is_asked_to_stop_goes_on_later(cluster: Cluster) -> None:
     job = swept(cluster, "swept-stopped")
     pod = cluster.start(job)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 800
     while not _scores(cluster.storage, job, cluster):
         assert pod.process.poll() is None, pod.log.read_text()[-3000:]
         assert time.monotonic() < deadline

@@ -13,7 +13,8 @@ from .errors import (
     SourceUnusable,
 )
 from .plan import Plan, SourceFolders, make_plan
-from .run import Progress, RunOptions, run
+from .run import RunOptions, run
+from .shards import Progress
 from .source import Folder
 
 __all__ = [

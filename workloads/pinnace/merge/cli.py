@@ -84,7 +84,8 @@ def _merge(
 ) -> None:
     from pinnace_operator.api.fields import quantity_value
 
-    from .run import Progress, RunOptions, run
+    from .run import RunOptions, run
+    from .shards import Progress
     from .sources import Places, plan_document
 
     places = Places()

@@ -119,14 +119,13 @@ class _Work:
         shutil.rmtree(workplace, ignore_errors=True)  # of a container that was restarted in this pod
         workplace.mkdir(parents=True)
         data = prepare(sweep.metric, trials[0].plan.layout.folder, self._storage, workplace)
-        scorer = Scorer(
-            self._storage, data, str(self._job.spec.worker.device), workplace, self._stop, told=report.scored
-        )
-        search = Search(
-            sweep, data.digest, self._storage, self._directory, score=scorer, told=report.sweep,
-            merge=lambda plan, to: self._merge(plan, to, report, output=False),
-        )  # fmt: skip
-        trial, status = search.best(trials)
+        device = str(self._job.spec.worker.device)
+        with Scorer(self._storage, data, device, workplace, self._stop, told=report.scored) as score:
+            search = Search(
+                sweep, data.digest, self._storage, self._directory, score=score, told=report.sweep,
+                merge=lambda plan, to: self._merge(plan, to, report, output=False),
+            )  # fmt: skip
+            trial, status = search.best(trials)
         report.sweep(status)
         return trial
 

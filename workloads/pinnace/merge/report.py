@@ -12,7 +12,7 @@ from pinnace.progress import Progress as Reporter
 from pinnace.storage.manifest import FileEntry
 
 from .plan import Plan
-from .run import Progress
+from .shards import Progress
 
 log = logging.getLogger(__name__)
 _LOG_SECONDS = 10.0

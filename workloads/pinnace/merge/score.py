@@ -1,14 +1,14 @@
-"""The losses of one candidate: `python -m pinnace.merge.score MODEL DATA DEVICE`.
+"""The losses of candidates: `python -m pinnace.merge.score DATA DEVICE`, with a model's folder in each line of stdin.
 
-A process of its own, which gives the model's memory back for certain, and the only part of merging that needs
-transformers. It prints a line of JSON after each sample, and a last one with both losses.
+A process of its own, whose memory does not add to the merge's limit, and the only part of merging that needs
+transformers. It prints a line of JSON after each sample, and one with both losses after each model.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,19 @@ from transformers import AutoModelForCausalLM
 
 IGNORED = -100
 _ROWS = 1024  # of logits in float32 at once
+Sets = Mapping[str, Sequence[tuple[list[int], list[int]]]]
 
 
-def main(model: str, data: str, device: str) -> None:
-    """Scores both data sets."""
-    sets: dict[str, list[tuple[list[int], list[int]]]] = json.loads(Path(data).read_text())
+def main(data: str, device: str) -> None:
+    """Scores one model after the other."""
+    sets: Sets = json.loads(Path(data).read_text())
+    for line in sys.stdin:
+        for told in scored(line.strip(), sets, device):
+            print(json.dumps(told), flush=True)
+
+
+def scored(model: str, sets: Sets, device: str) -> Iterator[dict[str, float]]:
+    """How far it is, after each sample; the losses at the end."""
     network = AutoModelForCausalLM.from_pretrained(model, dtype="auto", attn_implementation="sdpa").to(device).eval()
     done, total = 0, sum(map(len, sets.values()))
     losses = {}
@@ -31,9 +39,9 @@ def main(model: str, data: str, device: str) -> None:
         for ids, labels in samples:
             one, count = sample_loss(network, ids, labels)
             loss, tokens, done = loss + one, tokens + count, done + 1
-            print(json.dumps({"samples": done, "of": total}), flush=True)
+            yield {"samples": done, "of": total}
         losses[name] = loss / tokens
-    print(json.dumps(losses), flush=True)
+    yield losses
 
 
 @torch.inference_mode()

@@ -24,6 +24,7 @@ from pinnace.shutdown import Shutdown
 from pinnace.storage import Conflict, NotFound, RunDirectory, S3Uri, Storage
 from pinnace.storage.artifacts import Published
 
+from .buffers import let_go
 from .errors import Interrupted, InvalidMerge, MergeError, OutOfBudget, SourceChanged
 from .heldout import prepare
 from .plan import Plan, SourceFolders, make_plan
@@ -131,7 +132,9 @@ class _Work:
 
     def _merge(self, plan: Plan, to: S3Uri, report: Report, *, output: bool) -> Published:
         told = report.output if output else report.part
-        return run(plan, self._storage.store, to, options=self._options, progress=told, stop=self._stop)
+        published = run(plan, self._storage.store, to, options=self._options, progress=told, stop=self._stop)
+        let_go()
+        return published
 
     def _keep(self, report: Report) -> None:
         """For the attempt that finds the output finished: another one may have died before it told."""

@@ -222,7 +222,9 @@ class Hands:
         status: Object = {
             "phase": phase, "startTime": _now(),
             "conditions": [{"type": each, "status": "True", "lastTransitionTime": _now()} for each in true],
-            "initContainerStatuses": [_container(each, done, ready=True) for each in pod["spec"]["initContainers"]],
+            "initContainerStatuses": [
+                _container(each, done, ready=True) for each in pod["spec"].get("initContainers", ())
+            ],
             "containerStatuses": [_container(each, state, ready=ready) for each in pod["spec"]["containers"]],
         }  # fmt: skip
         self.api.merge(f"{PODS.format(self.namespace)}/{pod['metadata']['name']}/status", {"status": status})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from pinnace_operator.api.merge_status import MergeJobStatus
 from pinnace_operator.api.progress import ProgressReport
 from pinnace_operator.api.status import JobStatus
 from pinnace_operator.api.toolsandbox_status import ToolSandboxStatus
@@ -31,7 +32,8 @@ def decide(resource: Object, **facts: Any) -> Plan:
 
 
 def _check_job(resource: Object, plan: Plan) -> None:
-    JobStatus.from_manifest(dict(plan.status))
+    status = MergeJobStatus if resource["kind"] == "MergeJob" else JobStatus
+    status.from_manifest(dict(plan.status))
     assert len(plan.children) <= 1
     assert all(child["metadata"]["name"] == resource["metadata"]["name"] for child in plan.children)
     assert all("suspend" not in child["spec"] for child in plan.children)

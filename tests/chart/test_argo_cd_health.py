@@ -11,7 +11,7 @@ from pinnace_operator.reconcile.plan import OperatorSettings
 
 from e2e.simulation import toolsandbox as tools
 from e2e.simulation.decide import decide
-from e2e.simulation.objects import OUTPUT, Object, ended, jobset, outcome, pod, sftjob, started, waiting
+from e2e.simulation.objects import OUTPUT, Object, ended, jobset, mergejob, outcome, pod, sftjob, started, waiting
 
 SCRIPTS = Path(__file__).parents[2] / "charts" / "pinnace" / "argocd"
 DONE = ended(0, message=outcome(0, "Completed", output=OUTPUT))
@@ -66,6 +66,13 @@ CASES: list[tuple[str, Object, str, str]] = [
         "Healthy", "Completed",
     ),
     ("failed", reconciled(sftjob(nonsense=1)), "Degraded", "InvalidSpec"),
+    ("a merge waits", reconciled(mergejob(suspend=True)), "Suspended", "Set it to false"),
+    (
+        "a merge is complete",
+        reconciled(mergejob(status=started()), jobset=jobset(role="worker", ended="Completed"), pods=(DONE_POD,)),
+        "Healthy", "Completed",
+    ),
+    ("a merge can't work", reconciled(mergejob(nonsense=1)), "Degraded", "InvalidSpec"),
     ("tools without status", tools.toolsandbox(), "Progressing", "operator"),
     ("tools of an old generation", tools.toolsandbox(status=OLD), "Progressing", "generation 1"),
     ("tools start", reconciled(tools.toolsandbox()), "Progressing", "Starting"),

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from pinnace_operator.api.base import ApiModel
 from pinnace_operator.api.conditions import Reason
+from pinnace_operator.api.merge_status import MergeReport
 from pinnace_operator.api.status import CheckpointRef, OutputRef, Step
 
 TERMINATION_MESSAGE_BYTES = 4096
@@ -55,6 +56,8 @@ class Outcome(ApiModel):
     """The newest durable checkpoint."""
     output: OutputRef | None = None
     """The committed result, from rank 0 of a completed job."""
+    merge: MergeReport | None = None
+    """From a completed MergeJob: its plan, files and sweep."""
     log_tail: str = ""
     """The last lines of the log."""
 

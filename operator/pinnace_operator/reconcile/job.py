@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from pinnace_operator.api.conditions import ConditionType, Reason, find
+from pinnace_operator.api.conditions import ConditionType, Reason, explain, find
 from pinnace_operator.api.job import JobSpec
 from pinnace_operator.api.pod import PodTemplate
 from pinnace_operator.api.shared import ModelSource
@@ -49,6 +49,12 @@ class JobType:
     """The image that its pods run, also the one that deletes the run's S3 data."""
     overlay: Callable[[Any], PodTemplate]
     """Where its pods run, likewise."""
+    remedies: Mapping[Reason, str] = field(default_factory=dict)
+    """What to change in this kind, where it is not what `REASONS` says."""
+    status: type[JobStatus] = JobStatus
+    """The model of its status."""
+    reported: Callable[[Job], Mapping[str, Any]] = lambda _: {}
+    """The fields of the status that other kinds don't have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +70,10 @@ class Job:
     @property
     def now(self) -> datetime:
         return self.observed.now
+
+    def explain(self, reason: Reason, fact: str = "") -> str:
+        """The fact, or what the reason means, and the remedy that this kind has."""
+        return explain(reason, fact, remedy=self.type.remedies.get(reason))
 
     @cached_property
     def jobset(self) -> JobSet | None:
@@ -95,7 +105,7 @@ class Job:
     def last_failure(self) -> LastFailure | None:
         """The latest one, also when its pod is gone."""
         role = {"resources": self.type.pod_resources(self.spec)}
-        seen = failure.latest(self.pods, role, self.type.crashed)
+        seen = failure.latest(self.pods, role, self.type.crashed, self.type.remedies)
         known = self.before.last_failure
         return seen if seen and (known is None or seen.time >= known.time) else known
 

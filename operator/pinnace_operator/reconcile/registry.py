@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pinnace_operator.reconcile import sft, toolsandbox
+from pinnace_operator.reconcile import merge, sft, toolsandbox
 from pinnace_operator.reconcile.plan import Observed, Plan, Raw
 
 
@@ -54,6 +54,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "SFTJob": Kind("SFTJob", "sftjobs", sft.reconcile, sft.references, (JOBSET,)),
+    "MergeJob": Kind("MergeJob", "mergejobs", merge.reconcile, merge.references, (JOBSET,)),
     "ToolSandbox": Kind(
         "ToolSandbox", "toolsandboxes", toolsandbox.reconcile, toolsandbox.references, SERVICE_CHILDREN, service=True
     ),

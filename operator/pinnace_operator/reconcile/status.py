@@ -18,9 +18,9 @@ from pinnace_operator.reconcile.situation import Situation
 _LONGEST = 4096
 
 
-def read(raw: Raw | None) -> JobStatus:
-    """The present status of a job."""
-    return recall(JobStatus, raw)
+def read(raw: Raw | None, model: type[JobStatus] = JobStatus) -> JobStatus:
+    """The present status of a job of the kind with that model."""
+    return recall(model, raw)
 
 
 def write(job: Job, now: Situation) -> JobStatus:
@@ -29,7 +29,8 @@ def write(job: Job, now: Situation) -> JobStatus:
     ended = pods.outcomes(job.pods)
     output = now.output or before.output
     suspended_now = _suspends(before, now)
-    return JobStatus(
+    return job.type.status(
+        **job.type.reported(job),
         observed_generation=job.identity.generation,
         start_time=before.start_time or (job.now if now.starts else None),
         completion_time=before.completion_time or (job.now if now.final else None),

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pinnace_operator.api.merge import MergeSpec
+from pinnace_operator.api.mergemethods import MergeMethod
+
 from .errors import InvalidMerge
 from .methods import REGISTRY
-from .settings import MergeMethod
-from .spec import MergeSpec
 
 _METHODS = {"ramplus_tl": "ramplus"}
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -116,7 +117,7 @@ def _model(
     index: int, entry: Mapping[str, Any], shared: Mapping[str, Any], method: str, layers: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """One model; what differs between tensors goes into `layers`. The model's own values come before shared ones."""
-    found: dict[str, Any] = {"source": {"uri": f"{_PLACEHOLDER}{index}"}}
+    found: dict[str, Any] = {"name": f"model-{index}", "source": {"uri": f"{_PLACEHOLDER}{index}"}}
     own = dict(entry.get("parameters") or {})
     wanted = REGISTRY[method](MergeMethod.model_validate({method: _defaults(method)}).settings).contract.own
     for key in _OWN:

@@ -12,12 +12,13 @@ from pinnace_operator.api.sft import SFTJobSpec
 from pinnace_operator.api.shared import DataSource
 
 from pinnace.chat import TOKENIZER_FILES, ChatTokenizer, Renderer, TemplateError, TokenizerError
+from pinnace.model_source import address, fetch_from_hub
 from pinnace.outcome import InvalidData, InvalidSpec, ModelUnusable
-from pinnace.storage import Checkpoint, Checkpoints, DamagedFile, Incomplete, NotFound, RunDirectory, S3Uri, Storage
+from pinnace.records import CONFIG_MAPS, DataSourceError, read_records
+from pinnace.storage import Checkpoint, DamagedFile, Incomplete, NotFound, RunDirectory, S3Uri, Storage
 
 from .dataset import BadRecords, DataReport, RenderPolicy, check_records, write_samples
 from .job import Job
-from .records import CONFIG_MAPS, DataSourceError, read_records
 from .scratch import Scratch
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,11 @@ def fetch_model(job: Job, storage: Storage, directory: Path) -> None:
     spec, digest = job.spec, job.model.digest
     try:
         if spec.model.hub is not None:
-            _fetch_from_hub(spec.model.hub.repo, spec.model.hub.revision, directory)
+            fetch_from_hub(spec.model.hub, directory, "spec.model")
         elif digest is not None:
-            storage.fetch(_address(job, storage), directory, digest)
+            storage.fetch(address(job.spec.model, job.model, storage, "spec.model"), directory, digest)
         else:
-            _fetch_any(storage, _address(job, storage), directory)
+            _fetch_any(storage, address(job.spec.model, job.model, storage, "spec.model"), directory)
     except (NotFound, Incomplete, DamagedFile) as error:
         raise ModelUnusable(f"spec.model: {error}") from error
     check_model(directory, {path.name for path in directory.iterdir()})
@@ -53,9 +54,9 @@ def fetch_model(job: Job, storage: Storage, directory: Path) -> None:
 def fetch_tokenizer(job: Job, storage: Storage, directory: Path) -> None:
     """Downloads what checking the data needs and looks whether the weights are there. Raises `ModelUnusable`."""
     if job.spec.model.hub is not None:
-        _fetch_from_hub(job.spec.model.hub.repo, job.spec.model.hub.revision, directory, [*TOKENIZER_FILES, _INDEX])
+        fetch_from_hub(job.spec.model.hub, directory, "spec.model", [*TOKENIZER_FILES, _INDEX])
         return
-    folder = S3Uri.parse(_address(job, storage))
+    folder = S3Uri.parse(address(job.spec.model, job.model, storage, "spec.model"))
     names = {folder.relative(each.uri) for each in storage.list(folder)}
     if not names:
         raise ModelUnusable(f"spec.model: nothing is stored at {folder}; check the address")
@@ -147,18 +148,6 @@ def _sources(spec: SFTJobSpec) -> dict[str, DataSource]:
     return sources
 
 
-def _address(job: Job, storage: Storage) -> str:
-    uri = job.model.uri or job.spec.model.uri
-    if uri is None:
-        raise ModelUnusable("spec.model.from was not resolved to an address; this is a fault of the operator")
-    if job.model.checkpoint == "best":
-        best = Checkpoints(storage.transfer, S3Uri.parse(uri)).best()
-        if best is None:
-            raise ModelUnusable(f"spec.model.from.checkpoint: {uri} has no complete checkpoint; use the output instead")
-        return f"{best.uri}/model"
-    return str(uri)
-
-
 def _fetch_any(storage: Storage, uri: str, directory: Path) -> None:
     try:
         storage.fetch(uri, directory)
@@ -170,13 +159,3 @@ def _fetch_any(storage: Storage, uri: str, directory: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with storage.open(each.uri) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file, 8 << 20)
-
-
-def _fetch_from_hub(repo: str, revision: str | None, directory: Path, only: list[str] | None = None) -> None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        snapshot_download(repo, revision=revision, local_dir=directory, allow_patterns=only)
-    except (RepositoryNotFoundError, RevisionNotFoundError, HfHubHTTPError) as error:
-        raise ModelUnusable(f"spec.model.hub: {error}") from error

@@ -136,7 +136,10 @@ class Auth(_Part):
 
 
 class Results(_Part):
-    """Where results above `limits.resultBytes`, snapshots and recordings go: `s3://…`; empty: nowhere."""
+    """Where results above `limits.resultBytes`, snapshots and recordings go: `s3://…`.
+
+    Empty: the folder `results` of the run that the environment names, if it does.
+    """
 
     uri: Annotated[str, Field(pattern="^(s3://.+)?$")] = ""
 

@@ -94,7 +94,7 @@ class State:
         """Put a document into force. Calls in flight end where they are."""
         self.configured = True
         self.config = config
-        self.store.uri = config.results.uri
+        self.store.configure(config.results.uri)
         self.budget.percent = config.limits.retry_budget_percent
         shared = {each.name: each for each in config.servers if each.isolation == "Shared"}
         for name in set(self.pools) - set(shared):

@@ -158,6 +158,8 @@ class GatewayConfig(_Part):
     limits: Limits = Limits()
     auth: Auth = Auth()
     results: Results = Results()
+    peers: tuple[Url, ...] = ()
+    """Base URLs of the other gateways of the same ToolSandbox (local form)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> GatewayConfig:

@@ -56,9 +56,6 @@ def document(identity: Identity, spec: ToolSandboxSpec) -> Object:
     }
     if spec.sessions:
         found["sessions"] = _sessions(names, spec.sessions, spec.session_servers)
-    if spec.storage.bucket:
-        parts = [spec.storage.bucket, spec.storage.prefix, identity.run_path, "results"]
-        found["results"] = {"uri": "s3://" + "/".join(part for part in parts if part)}
     return found
 
 

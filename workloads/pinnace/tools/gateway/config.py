@@ -136,7 +136,10 @@ class Auth(_Part):
 
 
 class Results(_Part):
-    """Where results above `limits.resultBytes`, snapshots and recordings go: `s3://…`; empty: nowhere."""
+    """Where results above `limits.resultBytes`, snapshots and recordings go: `s3://…`.
+
+    Empty: the folder `results` of the run that the environment names, if it does.
+    """
 
     uri: Annotated[str, Field(pattern="^(s3://.+)?$")] = ""
 
@@ -155,6 +158,8 @@ class GatewayConfig(_Part):
     limits: Limits = Limits()
     auth: Auth = Auth()
     results: Results = Results()
+    peers: tuple[Url, ...] = ()
+    """Base URLs of the other gateways of the same ToolSandbox (local form)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> GatewayConfig:

@@ -128,12 +128,15 @@ class Grep(ToolCall):
 
 
 class Upload(ToolCall):
-    """Put bytes into a file of the workspace, or unpack them (tar, tar.gz, zip) into a folder."""
+    """Put bytes into a file of the workspace, or unpack them (tar, tar.gz, zip) into a folder. A long file goes in
+    parts: set append for all but the first.
+    """
 
     group = "files"
     path: _Path
     data: Annotated[str, Field(max_length=12_000_000, description="base64, up to 8 MiB of bytes")]
     unpack: bool = False
+    append: bool = False
 
 
 class Download(ToolCall):

@@ -243,7 +243,7 @@ def test_ones_own_benchmark_comes_from_a_config_map(place: Place, monkeypatch: p
         ({"benchmark": {"name": "giaa"}}, InvalidSpec, "did you mean gaia"),
         ({"benchmark": {"split": "training"}}, InvalidSpec, "no split 'training'"),
         ({"benchmark": {"checksum": "sha256:" + "0" * 64}}, InvalidData, "not sha256:0000"),
-        ({"benchmark": {"source": {"uri": "s3://nowhere/data"}}}, InvalidData, "no file matches"),
+        ({"benchmark": {"source": {"uri": "s3://nowhere/data"}}}, InvalidData, "nothing is stored there"),
         ({"benchmark": {"name": "seal-0", "source": None}}, InvalidSpec, "give revision <commit>"),
         ({"benchmark": {"profile": "Community"}}, InvalidSpec, "is graded by a judge"),
         ({"agent": {"policy": "fould"}}, InvalidSpec, "did you mean fold"),

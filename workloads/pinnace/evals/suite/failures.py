@@ -10,6 +10,7 @@ from pinnace_operator.api.conditions import Reason
 from pinnace.agent import PolicyError
 from pinnace.chat import TokenizerError
 from pinnace.outcome import InvalidData, InvalidSpec, ModelUnusable, OutOfReach
+from pinnace.storage import NotFound
 
 from ..errors import DataChanged, DataGated, DataInvalid, DataMissing, EndpointDown, EvalError
 
@@ -38,7 +39,7 @@ def explained(where: str = "", *, down: Reason = Reason.ROLLOUT_FAILED) -> Itera
         yield
     except EndpointDown as error:
         raise OutOfReach(down, _told(where, error)) from error
-    except (DataGated, DataMissing, DataChanged, DataInvalid) as error:
+    except (DataGated, DataMissing, DataChanged, DataInvalid, NotFound) as error:
         raise InvalidData(_told(where, error)) from error
     except (EvalError, PolicyError) as error:
         raise InvalidSpec(_told(where, error)) from error

@@ -246,7 +246,7 @@ def test_ones_own_benchmark_comes_from_a_config_map(place: Place, monkeypatch: p
         ({"benchmark": {"source": {"uri": "s3://nowhere/data"}}}, InvalidData, "nothing is stored there"),
         ({"benchmark": {"name": "seal-0", "source": None}}, InvalidSpec, "give revision <commit>"),
         ({"benchmark": {"profile": "Community"}}, InvalidSpec, "is graded by a judge"),
-        ({"agent": {"policy": "fould"}}, InvalidSpec, "did you mean fold"),
+        ({"agent": {"policy": "fould", "turnTokens": 256}}, InvalidSpec, "did you mean fold"),
         ({"agent": {"contextTokens": 1_000_000}}, InvalidSpec, "longer than the server's"),
         ({"model": {"uri": "s3://nowhere/model"}}, ModelUnusable, "nothing is stored"),
         ({"judge": {"url": "http://127.0.0.1:9/v1", "model": "j"}}, OutOfReach, "does not answer"),

@@ -23,6 +23,7 @@ from pinnace_operator.api.evalsuite import EvalSuiteSpec
 from pinnace_operator.api.outcome import Outcome
 
 from e2e.faults.model import Answer, Request
+from e2e.gateway.lab import lab, server
 from e2e.s3 import ACCESS_KEY, SECRET_KEY
 from e2e.synthetic import questions, write
 
@@ -267,6 +268,26 @@ def test_what_can_not_work_is_said_before_a_model_is_served(
         check.preflight(place.read(place.job(resolved=resolved, **change)))
 
 
+def test_tools_are_asked_for_with_the_token_that_the_pods_have(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lab(tmp_path) as gateways:
+        gateway = gateways.gateway({"servers": [server("everything", gateways.backend())]})
+        gateway.wait_tools("echo")
+        resolved = {"toolSandbox": {"uri": gateway.url, "secretName": "tools-tokens", "key": "default"}}
+        job = place.read(place.job(toolSandbox={"name": "tools"}, resolved=resolved))
+        monkeypatch.setenv("PINNACE_TOOLS_TOKEN", gateway.token)
+        # What opens the tools of an attempt has tests of its own.
+        monkeypatch.setattr("pinnace.evals.suite.options._tools", lambda job: "none")
+        check.preflight(job)
+        monkeypatch.setenv("PINNACE_TOOLS_TOKEN", "another")
+        with pytest.raises(InvalidSpec, match=r"check toolSandbox\.tenant"):
+            check.preflight(job)
+        gateway.stop()
+        with pytest.raises(OutOfReach, match="can't be reached"):
+            check.preflight(job)
+
+
 def test_a_judge_that_is_down_is_no_reason_to_give_up(place: Place) -> None:
     judge = {"url": "http://127.0.0.1:9/v1", "model": "j"}
     with pytest.raises(OutOfReach) as caught:
@@ -281,15 +302,15 @@ def test_a_key_that_the_judge_refuses_is_said(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "told"),
+    ("serves", "told"),
     [({"context": 1024}, "longer than the server's 1024"), ({"tools": False, "context": 8192}, "tool parser")],
 )
 def test_what_only_the_server_knows_is_said_before_an_attempt(
-    place: Place, monkeypatch: pytest.MonkeyPatch, server: Manifest, told: str
+    place: Place, monkeypatch: pytest.MonkeyPatch, serves: Manifest, told: str
 ) -> None:
-    if "tools" in server:
+    if "tools" in serves:
         monkeypatch.setattr("pinnace.evals.suite.options._tools", lambda job: "tests.evals.conftest:no_tools")
-    with serving(sums, **server) as model, pytest.raises(InvalidSpec, match=told):
+    with serving(sums, **serves) as model, pytest.raises(InvalidSpec, match=told):
         run(place, model.url, monkeypatch)
 
 

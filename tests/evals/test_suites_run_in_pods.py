@@ -206,6 +206,27 @@ def test_suites_that_share_records_do_nothing_again(place: Place, monkeypatch: p
     assert more.benchmarks[0].total == 3 * ITEMS
 
 
+def test_suites_that_share_records_at_the_same_time_share_the_work(
+    place: Place, pods: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    import asyncio
+
+    async def slow(request: Request) -> Answer:
+        await asyncio.sleep(0.5)
+        return sums(request)
+
+    shared = str(place.storage.settings.root / "shared")
+    with serving(slow, context=8192) as model:
+        both = [
+            pods(name, "shard", PINNACE_JOB=place.job(name, records=shared), PINNACE_MODEL_URLS=model.url)
+            for name in ("one", "two")
+        ]
+        assert [process.wait(300) for process in both] == [0, 0]
+        assert len(model.requests) == ITEMS * 2, "a shard took another suite's attempt away"
+    assert said(tmp_path, "one").benchmarks == said(tmp_path, "two").benchmarks
+    assert said(tmp_path, "one").output != said(tmp_path, "two").output
+
+
 def test_at_the_bound_of_its_budget_a_suite_reports_what_it_has(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pinnace.evals.suite.shard._REFRESH_SECONDS", 0.01)
     import asyncio

@@ -7,12 +7,13 @@ import os
 import ssl
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
+from pinnace_operator.api.evalresult import BenchmarkResult
 from pinnace_operator.api.merge_status import MergeReport
 from pinnace_operator.api.progress import ProgressReport
 from pinnace_operator.api.status import CheckpointRef
@@ -86,6 +87,7 @@ class Progress:
         metrics: Mapping[str, str] | None = None,
         checkpoint: CheckpointRef | None = None,
         merge: MergeReport | None = None,
+        benchmarks: Sequence[BenchmarkResult] = (),
     ) -> None:
         """The newest state.
 
@@ -97,6 +99,7 @@ class Progress:
             metrics: decimal values by name; the first 64 are sent.
             checkpoint: the newest durable one; the last one given stays.
             merge: of a MergeJob, what it does and has done; likewise.
+            benchmarks: of an evaluation, over all shards.
         """
         state = {"step": step, "total_steps": total_steps, "eta_seconds": eta_seconds, "throughput": throughput}
         with self._news:
@@ -109,6 +112,8 @@ class Progress:
                 self._state["checkpoint"] = checkpoint
             if merge is not None:
                 self._state["merge"] = merge
+            if benchmarks:
+                self._state["benchmarks"] = tuple(benchmarks)
         self._wake()
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pinnace_operator.api.base import ApiModel, Rule
+from pinnace_operator.api.evalsuite import EvalSuite
 from pinnace_operator.api.merge import MergeJob
 from pinnace_operator.api.sft import SFTJob
 from pinnace_operator.api.toolsandbox import ToolSandbox
@@ -53,6 +54,14 @@ MERGE_COLUMNS = (
     Column("Throughput", ".status.progress.throughput", wide=True, description="Speed of writing"),
     Column("Winner", ".status.sweep.winner", wide=True, description="Best candidate of the sweep"),
     *_JOB_WIDE,
+)
+
+EVAL_COLUMNS = (
+    Column("Score", ".status.score", description="Mean avg@k of the benchmarks in percent, with its interval"),
+    *(each for each in JOB_COLUMNS if each.name not in {"Step", "Loss", "Restarts", "Output"}),
+    Column("Done", ".status.progress.step", "integer", wide=True, description="Attempts that have ended"),
+    Column("Eta", ".status.progress.etaSeconds", "integer", wide=True, description="Seconds until the end"),
+    Column("Report", ".status.output.uri", wide=True, description="Where the report is"),
 )
 
 SANDBOX_COLUMNS = (
@@ -154,6 +163,29 @@ KINDS = (
             "queueName",
         ),
         columns=MERGE_COLUMNS,
+    ),
+    Kind(
+        EvalSuite,
+        plural="evalsuites",
+        short_names=("evs",),
+        immutable=(
+            "model",
+            "engine",
+            "agent",
+            "toolSandbox",
+            "benchmarks",
+            "judge",
+            "hubSecretName",
+            "shards",
+            "worker",
+            "budget",
+            "compareTo",
+            "records",
+            "storage",
+            "queueName",
+            "backoffLimit",
+        ),
+        columns=EVAL_COLUMNS,
     ),
     Kind(
         ToolSandbox,

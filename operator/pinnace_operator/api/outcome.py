@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from pinnace_operator.api.base import ApiModel
 from pinnace_operator.api.conditions import Reason
+from pinnace_operator.api.evalresult import BenchmarkResults
 from pinnace_operator.api.merge_status import MergeReport
 from pinnace_operator.api.status import CheckpointRef, OutputRef, Step
 
@@ -58,6 +59,8 @@ class Outcome(ApiModel):
     """The committed result, from rank 0 of a completed job."""
     merge: MergeReport | None = None
     """From a completed MergeJob: its plan, files and sweep."""
+    benchmarks: BenchmarkResults = ()
+    """Of an EvalSuite that has ended: what each benchmark came to."""
     log_tail: str = ""
     """The last lines of the log."""
 

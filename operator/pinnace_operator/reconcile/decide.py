@@ -64,5 +64,5 @@ def _invalid(
     )
     ours = JobSet(observed.jobset) if observed.jobset else None
     prune = (ours.prune(),) if ours and ours.owned_by(identity) and not ours.deleting else ()
-    after = type(before).model_validate(after.model_dump())
+    after = type(after).model_validate(after.model_dump())
     return Plan(status=after.to_manifest(), prune=prune, events=events.between(before, after, None))

@@ -85,5 +85,5 @@ MERGE = JobType(
     overlay=lambda spec: spec.worker.pod_template,
     remedies=_REMEDIES,
     status=MergeJobStatus,
-    reported=_reported,
+    results=_reported,
 )

@@ -17,7 +17,7 @@ from pinnace_operator.api.outcome import ExitCode, Outcome
 from pinnace_operator.api.status import OutputRef
 
 from pinnace import job
-from pinnace.model_source import address, fetch_from_hub
+from pinnace.model import address, fetch_from_hub
 from pinnace.outcome import TERMINATION_LOG, Checkpointed, InvalidSpec, ModelUnusable
 from pinnace.progress import Progress as Reporter
 from pinnace.shutdown import Shutdown

@@ -168,7 +168,9 @@ async def test_each_request_of_an_older_client_may_come_to_another_gateway(peers
         await asking
 
         sleeping = asyncio.create_task(client.call(one, "sleep", {"seconds": 600}, messages))
-        await asyncio.to_thread(eventually, "it runs", lambda: one.metric("pinnace_tools_replica_in_flight", server="plain"))
+        await asyncio.to_thread(
+            eventually, "it runs", lambda: one.metric("pinnace_tools_replica_in_flight", server="plain")
+        )
         await client.post(other, {"method": "notifications/cancelled", "params": {"requestId": 7}})
         await sleeping
 

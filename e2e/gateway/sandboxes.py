@@ -64,6 +64,7 @@ def _pod(lab: Lab, folder: Path, servers: str) -> Sandbox:
     for part in ("workspace", "scratch"):
         (folder / part).mkdir(parents=True)
     (lab.folder / "key").write_text(AGENTS_KEY)
+    hosted = ",".join(each for each in servers.split(",") if each not in {"python", "shell", "files"})
     port, socket = free_port(), folder / "socket"
 
     def process(name: str, *options: str) -> Process:
@@ -78,7 +79,7 @@ def _pod(lab: Lab, folder: Path, servers: str) -> Sandbox:
         ),
         process(
             "executor", "--workspace", str(folder / "workspace"), "--scratch", str(folder / "scratch"),
-            "--uid", str(os.geteuid()), "--grace", "0.3",
+            "--uid", str(os.geteuid()), "--grace", "0.3", "--servers", hosted,
         ),
     )  # fmt: skip
 

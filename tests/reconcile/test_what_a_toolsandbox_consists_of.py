@@ -246,6 +246,18 @@ def test_a_server_in_sessions_has_no_pods_of_its_own() -> None:
     assert found["servers"][0]["versions"][0]["service"] == "tools-session"
 
 
+def test_a_server_of_the_catalogue_in_sessions_is_run_by_the_executor() -> None:
+    servers = [{"name": "db", "catalogue": "sqlite", "isolation": "Session"}]
+    sessions = {"servers": ["shell", "memory"], "egress": [{"cidr": "0.0.0.0/0"}]}
+    children = built(toolsandbox(servers=servers, sessions=sessions))
+    agent, sandbox = pod_spec(children, "tools-session")["containers"]
+    assert agent["args"][:2] == ["--servers", "memory,shell,sqlite"]
+    assert sandbox["args"] == ["--network", "--servers", "memory,sqlite"]
+    assert {"name": "PINNACE_INTERNET", "value": "allowed"} in agent["env"]
+    assert not sandbox.get("env")
+    assert document(children, "tools")["servers"][0]["catalogue"] == "sqlite"
+
+
 def test_names_of_one_server_are_never_those_of_another() -> None:
     """`a` + `b-c` and `a-b` + `c` would be the same, so versions have no dash."""
     servers = [{"name": "a-b", "catalogue": "x", "versions": [{"name": "c"}]}, {"name": "a", "catalogue": "x"}]

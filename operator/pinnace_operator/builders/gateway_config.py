@@ -61,8 +61,10 @@ def document(identity: Identity, spec: ToolSandboxSpec) -> Object:
 
 def _server(names: Names, server: ToolServer) -> Object:
     filters = server.tools
+    inside = server.isolation is Isolation.SESSION
     return {
         "name": server.name,
+        **({"catalogue": server.catalogue} if inside else {}),
         "isolation": str(server.isolation),
         "versions": _versions(names, server),
         "scale": _scale(server),

@@ -44,9 +44,13 @@ class Scale(_Part):
 
 
 class Server(_Part):
-    """One tool server. `include` and `exclude` hold names of its tools; an empty `include` means all."""
+    """One tool server. `include` and `exclude` hold names of its tools; an empty `include` means all.
+
+    With isolation Session it runs in the sandboxes, under the name that it has in the `catalogue`.
+    """
 
     name: Name
+    catalogue: str = ""
     isolation: Literal["Shared", "Session"] = "Shared"
     versions: Annotated[tuple[Version, ...], Field(max_length=16)] = ()
     scale: Scale | None = None

@@ -147,6 +147,8 @@ class Download(ToolCall):
     path: _Path
 
 
+SERVER, TOOL = "pinnace.dev/server", "pinnace.dev/tool"
+"""In a tool's `_meta`, for the gateway: where it is, and its own name there, if it is another."""
 GROUPS = ("python", "shell", "files")
 TOOLS: dict[str, type[ToolCall]] = {
     "python": Python,
@@ -178,6 +180,7 @@ def describe(groups: frozenset[str]) -> list[dict[str, Any]]:
                 "idempotentHint": tool.read_only,
                 "openWorldHint": False,
             },
+            "_meta": {SERVER: tool.group},
         }
         for name, tool in TOOLS.items()
         if tool.group in groups

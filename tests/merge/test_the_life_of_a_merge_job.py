@@ -195,7 +195,7 @@ def _scores(storage: Storage, job: dict[str, Any], cluster: Cluster) -> dict[str
     return {str(each.uri): each.tag for each in storage.list(folder)}
 
 
-def test_a_sweep_that_is_asked_to_stop_goes_on_later(cluster: Cluster) -> None:
+def test_a_sweep_that_is_asked_to_stop_ends_as_checkpointed_and_keeps_its_scores(cluster: Cluster) -> None:
     job = swept(cluster, "swept-stopped")
     pod = cluster.start(job)
     deadline = time.monotonic() + 800
@@ -206,6 +206,7 @@ def test_a_sweep_that_is_asked_to_stop_goes_on_later(cluster: Cluster) -> None:
     pod.process.send_signal(signal.SIGTERM)
     assert pod.wait() == 85, pod.log.read_text()[-3000:]
     assert pod.outcome["reason"] == "Checkpointed"
+    assert _scores(cluster.storage, job, cluster)
 
 
 def test_all_candidates_stay_if_wanted(cluster: Cluster, tmp_path: Path) -> None:

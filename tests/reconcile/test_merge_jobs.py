@@ -38,6 +38,8 @@ FAILED = started(condition("Failed", reason="Diverged"), completionTime=at(-100)
 PLAN = {"tensors": 24, "inputBytes": 4000, "outputBytes": 2000, "files": 1}
 FILES = [{"name": "model.safetensors", "bytes": 2000, "digest": DIGEST}]
 SWEEP = {"candidates": 2, "scored": 1}
+ROW = {"candidate": "candidate-000", "values": ["0.5"], "special": "1", "general": "2", "total": "1.5"}
+WON = {"candidates": 1, "scored": 1, "rows": [ROW], "winner": "candidate-000"}
 AGENT_DONE = sftjob("agent", uid="u1", status=COMPLETE)
 BEFORE_DONE = mergejob("before", uid="u2", status={**COMPLETE, "plan": PLAN, "files": FILES})
 OURS = {"pinnace.dev/kind": "MergeJob"}
@@ -78,6 +80,10 @@ CASES = [
          facts={"jobset": jobset(role="worker", ended="Completed"), "pods": (
              pod(role="worker", phase="Succeeded", trainer=ended(0, message=outcome(0, "Completed", output=OUTPUT, merge={"plan": PLAN, "files": FILES}))),
          )}, status={"output": OUTPUT, "plan": PLAN, "files": FILES}),
+    Case(name="a table that the last words had no room for comes from the report", job=mergejob(status=started()), state="Complete", reason="Completed",
+         facts={"progress": report(9, 9, merge={"sweep": WON}), "jobset": jobset(role="worker", ended="Completed"), "pods": (
+             pod(role="worker", phase="Succeeded", trainer=ended(0, message=outcome(0, "Completed", output=OUTPUT, merge={"sweep": {**WON, "rows": []}}))),
+         )}, status={"sweep": WON}),
     Case(name="killed for memory", job=mergejob(status=started(), backoffLimit=0), facts=died(ended(137, reason="OOMKilled")),
          state="Failed", reason="OutOfMemory", says=("memory limit of 1280Mi", "worker.resources.limits.memory", "memoryLimit")),
     Case(name="models that do not fit", job=mergejob(status=started()), facts=died(ended(78, message=outcome(78, "ModelUnusable", "architectures differ"))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field
@@ -11,7 +12,7 @@ from pinnace_operator.api.fields import Digest, S3Uri, whole
 from pinnace_operator.api.status import Count, JobStatus
 
 MOST_CANDIDATES = 32
-"""So many rows of a table fit into a termination message."""
+MOST_FILES = 256
 
 Bytes = Annotated[int, whole(0, 2**53)]
 Loss = Annotated[str, Field(min_length=1, max_length=24)]
@@ -54,7 +55,7 @@ class SweepRow(ApiModel):
     general: Loss
     """Loss on the general data."""
     total: Loss
-    """The weighted sum, by which candidates are compared; absent candidates are not scored yet."""
+    """The weighted sum, by which candidates are compared."""
 
 
 class SweepStatus(ApiModel):
@@ -76,14 +77,17 @@ class MergeReport(ApiModel):
     """What the worker tells about a merge, while it runs and at its end."""
 
     plan: MergePlan | None = None
-    files: Annotated[tuple[MergedFile, ...], Field(max_length=1024), ListType("map", ("name",))] = ()
-    """Files of the output that are complete, with their digests. All are in the output's manifest too."""
+    files: Annotated[tuple[MergedFile, ...], Field(max_length=MOST_FILES), ListType("map", ("name",))] = ()
+    """The first 256 files of the output that are complete, with their digests. All are in the output's manifest."""
     sweep: SweepStatus | None = None
 
-    def within(self, size: int) -> MergeReport:
-        """The same without files, if it is larger than `size` bytes of JSON: they are in the manifest too."""
-        fits = len(self.model_dump_json(exclude_none=True)) <= size
-        return self if fits else self.model_copy(update={"files": ()})
+    def reductions(self) -> Iterator[MergeReport]:
+        """Itself, then less and less of it, for a place that is too small: the output's folder has all of it."""
+        yield self
+        without = self.model_copy(update={"files": ()})
+        yield without
+        if self.sweep:
+            yield without.model_copy(update={"sweep": self.sweep.model_copy(update={"rows": ()})})
 
 
 class MergeJobStatus(MergeReport, JobStatus):

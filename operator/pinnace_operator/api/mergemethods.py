@@ -16,6 +16,8 @@ from pinnace_operator.api.shared import exactly_one
 
 _SIGNED = r"-?[0-9]{1,9}(\.[0-9]{1,12})?([eE][-+]?[0-9]{1,2})?"
 Signed = Annotated[DecimalString, matches(_SIGNED, 'must be a decimal in quotes, such as "0.5" or "-0.2"')]
+Parameter = Annotated[str, Field(min_length=1, max_length=32)]
+"""A parameter's name, such as weight, density, lambda or t."""
 Share = Annotated[DecimalString, decimal_between("0", "1", 'must be a decimal in quotes from 0 to 1, such as "0.5"')]
 Positive = Annotated[DecimalString, decimal_between("0", "1000000", "must be a decimal in quotes, not below 0")]
 

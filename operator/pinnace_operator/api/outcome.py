@@ -64,6 +64,11 @@ class Outcome(ApiModel):
     log_tail: str = ""
     """The last lines of the log."""
 
+    @property
+    def fits(self) -> bool:
+        """Nothing of it needs to be cut."""
+        return _fits(self.model_dump_json(exclude_none=True))
+
     def dump(self) -> str:
         """JSON of at most 4096 bytes: the start of `log_tail` is cut away first, then the end of `message`."""
         whole = self.model_dump_json(exclude_none=True)

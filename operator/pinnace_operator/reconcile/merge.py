@@ -62,13 +62,16 @@ def _build(
 
 
 def _reported(job: Job) -> Mapping[str, Any]:
-    """The worker's last words are complete; before them its latest report, or what was known."""
+    """The worker's last words, else its latest report, else what was known; of a sweep, the fullest table."""
     report = job.observed.progress
     said = [outcome.merge for _, outcome in pods.outcomes(job.pods)]
-    known = [each for each in (*reversed(said), report.merge if report else None, job.before) if each]
+    told = (*reversed(said), report.merge if report else None, job.before)
+    known = [each for each in told if isinstance(each, MergeReport)]
+    sweeps = [each.sweep for each in known if each.sweep]
     return {
-        name: next((found for each in known if (found := getattr(each, name))), field.get_default())
-        for name, field in MergeReport.model_fields.items()
+        "plan": next((each.plan for each in known if each.plan), None),
+        "files": next((each.files for each in known if each.files), ()),
+        "sweep": max(sweeps, key=lambda each: (each.winner is not None, len(each.rows)), default=None),
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pinnace_operator.api.merge import HeldOutLoss
+from pinnace_operator.api.mergesweep import HeldOutLoss
 from pinnace_operator.api.shared import DataSource
 
 from pinnace.chat import (

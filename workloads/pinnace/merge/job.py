@@ -28,7 +28,7 @@ from .buffers import let_go
 from .errors import Interrupted, InvalidMerge, MergeError, OutOfBudget, SourceChanged
 from .heldout import prepare
 from .plan import Plan, SourceFolders, make_plan
-from .report import Report, merged_file
+from .report import Report, merged_files
 from .run import RunOptions, run
 from .scorer import Scorer
 from .search import Search, Trial
@@ -40,7 +40,6 @@ from .sweep import candidates
 log = logging.getLogger(__name__)
 
 Job = job.Job[MergeJobSpec]
-_REPORT_BYTES = 3000  # of the 4096 of a termination message
 
 
 def merge_job() -> Outcome:
@@ -54,13 +53,13 @@ def merge_job() -> Outcome:
             published = _Work(this, storage, directory, stop).published()
     else:  # by an attempt that may have died a moment later
         storage.store.delete([directory.output / STATE])
-    return Outcome(
+    outcome = Outcome(
         reason=Reason.COMPLETED,
-        message=f"The merged model is at {published.uri}",
         exit_code=ExitCode.COMPLETED,
         output=OutputRef(uri=published.uri, digest=published.digest),
-        merge=_last_words(storage, directory).within(_REPORT_BYTES),
     )
+    told = (outcome.model_copy(update={"merge": each}) for each in _last_words(storage, directory).reductions())
+    return next((each for each in told if each.fits), outcome)
 
 
 @contextmanager
@@ -176,8 +175,8 @@ def _last_words(storage: Storage, directory: RunDirectory) -> MergeReport:
     except NotFound:
         known = MergeReport()
     files = storage.show(directory.output).manifest.files
-    weights = tuple(merged_file(each) for each in files if each.path.endswith(".safetensors"))
-    return known.model_copy(update={"files": weights})
+    weights = (each for each in files if each.path.endswith(".safetensors"))
+    return known.model_copy(update={"files": merged_files(weights)})
 
 
 def termination_log() -> Path:

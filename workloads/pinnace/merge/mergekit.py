@@ -12,6 +12,7 @@ from typing import Any
 
 from pinnace_operator.api.merge import MergeSpec
 from pinnace_operator.api.mergemethods import MergeMethod
+from pydantic import ValidationError
 
 from .errors import InvalidMerge
 from .methods import REGISTRY
@@ -87,11 +88,19 @@ def translate(document: Mapping[str, Any]) -> Translated:
             "chat_template: not supported: the output has the base's; put the file into the base's folder"
         )
     return Translated(
-        MergeSpec.from_manifest(body),
+        _spec(body),
         None if base is None else _reference(base),
         tuple(_reference(one["model"]) for one in entries),
         tuple(notes),
     )
+
+
+def _spec(body: Mapping[str, Any]) -> MergeSpec:
+    try:
+        return MergeSpec.from_manifest(dict(body))
+    except ValidationError as error:
+        problems = ((".".join(map(str, each["loc"])), each["msg"]) for each in error.errors(include_url=False))
+        raise InvalidMerge("; ".join(f"{where}: {said}" if where else said for where, said in problems)) from None
 
 
 def _entries(document: Mapping[str, Any]) -> list[dict[str, Any]]:

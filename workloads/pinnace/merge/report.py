@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from time import monotonic
 
-from pinnace_operator.api.merge_status import MergedFile, MergePlan, MergeReport, SweepStatus
+from pinnace_operator.api.merge_status import MOST_FILES, MergedFile, MergePlan, MergeReport, SweepStatus
 
 from pinnace.progress import Progress as Reporter
 from pinnace.storage.manifest import FileEntry
@@ -40,7 +41,7 @@ class Report:
 
     def output(self, now: Progress) -> None:
         """A part of the output itself is durable."""
-        self.merge = self.merge.model_copy(update={"files": tuple(map(merged_file, now.shards))})
+        self.merge = self.merge.model_copy(update={"files": merged_files(now.shards)})
         self.part(now)
 
     def part(self, now: Progress) -> None:
@@ -55,7 +56,7 @@ class Report:
 
     def scored(self, samples: int, total: int) -> None:
         """A sample of a candidate is scored: the bytes stand still meanwhile."""
-        self._send(self._size, metrics={"samples": str(samples), "samples_of": str(total)})
+        self._send(self._size, metrics={"samples_scored": str(samples), "samples_total": str(total)})
 
     def sweep(self, status: SweepStatus) -> None:
         """One candidate more is merged and scored; the next merge begins."""
@@ -78,6 +79,7 @@ class Report:
             log.info("%d of %d MiB, %.0f MiB/s", done >> 20, total >> 20, rate / 2**20)
 
 
-def merged_file(entry: FileEntry) -> MergedFile:
-    """A file of the manifest as the status shows it."""
-    return MergedFile(name=entry.path, bytes=entry.size, digest=f"sha256:{entry.sha256}")
+def merged_files(entries: Iterable[FileEntry]) -> tuple[MergedFile, ...]:
+    """Files of a manifest as the status shows them, so many as it may."""
+    found = (MergedFile(name=each.path, bytes=each.size, digest=f"sha256:{each.sha256}") for each in entries)
+    return tuple(islice(found, MOST_FILES))

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from pinnace_operator.api.merge import Sweep, SweepRetain
 from pinnace_operator.api.merge_status import SweepRow, SweepStatus
+from pinnace_operator.api.mergesweep import Sweep, SweepRetain
 
 from pinnace.storage import NotFound, RunDirectory, S3Uri, Storage
 from pinnace.storage.artifacts import Published

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from pinnace_operator.api.merge import LayerOverride, MergeSpec, Sweep, SweepAxis
+from pinnace_operator.api.merge import LayerOverride, MergeSpec
+from pinnace_operator.api.mergesweep import Sweep, SweepAxis
 
 
 @dataclass(frozen=True)

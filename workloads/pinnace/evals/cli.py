@@ -67,7 +67,9 @@ def run(  # noqa: PLR0913, PLR0917 - options of a command line
     second_url: Annotated[str | None, typer.Option(help="endpoint that refines and folds; default the model's")] = None,
     second_model: Annotated[str | None, typer.Option(help="model that refines and folds")] = None,
     dialect: Annotated[str, typer.Option(help="native, hermes or action: how tools are called")] = "native",
-    tools: Annotated[str, typer.Option(help="none, or module:function giving each question's tools")] = "none",
+    tools: Annotated[
+        str, typer.Option(help="none, a ToolSandbox's http://… (key in PINNACE_TOOLS_TOKEN), or module:function")
+    ] = "none",
     context: Annotated[int | None, typer.Option(help="tokens; default the server's")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="the most that one turn may write")] = 4096,
     temperature: Annotated[float | None, typer.Option(help="default the server's")] = None,

@@ -10,7 +10,8 @@ from typing import Any
 from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
 
-from .assemble import AgentOptions, DataOptions, EndpointOptions, assemble, find_data, judge_at, tools_for
+from .assemble import AgentOptions, DataOptions, EndpointOptions, assemble, find_data, judge_at
+from .benchmark import Loaded
 from .blobs import Blobs, open_blobs
 from .errors import BadPlan
 from .grading import grade_all
@@ -21,6 +22,7 @@ from .records import Records, Unit
 from .report import Summary, summarise_run
 from .report.page import Compared
 from .report.write import read_summaries, read_trajectories, write_report
+from .tools import GatewayTools, check_gateway, tools_for
 from .worker import Progress, Shard, Spending, work
 
 
@@ -62,8 +64,7 @@ class _Remembered(BaseModel):
 async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _: None) -> Done:
     """Loads, checks, runs, grades and reports. What can't work raises before the model is asked anything."""
     loaded = [find_data(each) for each in options.data]
-    tools_for(options.agent.tools)
-    agent = await _checked(options)
+    agent = await _checked(options, loaded)
     parts = [
         assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)
         for each in loaded
@@ -97,14 +98,17 @@ async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _
     return Done(summaries, f"{blobs}/report/report.html", crashed)
 
 
-async def _checked(options: RunOptions) -> AgentOptions:
-    """The agent's options with what the server says filled in."""
-    agent = options.agent
+async def _checked(options: RunOptions, loaded: Sequence[Loaded]) -> AgentOptions:
+    """The agent's options with what model and tools say of themselves filled in."""
+    agent, tools = options.agent, tools_for(options.agent.tools)
     client = AsyncOpenAI(base_url=agent.endpoint.url, api_key=agent.endpoint.api_key, timeout=60, max_retries=2)
     served = await look(client, agent.endpoint.model or None)
     context = check_context(served, agent.context or None, agent.sampling.max_tokens)
     if agent.dialect == "native" and agent.tools != "none":
         await check_tools(client, served.model)
+    if isinstance(tools, GatewayTools):
+        items = [item for each in loaded for item in each.items]
+        agent = replace(agent, tools_digest=await check_gateway(tools, items, agent.tools))
     second = agent.second
     if second is not None and not second.model:
         second = replace(second, model=served.model)

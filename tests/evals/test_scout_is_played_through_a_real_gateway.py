@@ -1,0 +1,114 @@
+"""Scout with the real loop, gateway and world: who knows the way is always right, who does not is never."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pinnace.agent import Agent, AnswerRule, Budget, Endpoint, Folder, Limits, ModelCounter, Sampling, find_policy
+from pinnace.evals import FolderBlobs, Loaded, Plan, Records, Shard, configuration, load, work
+from pinnace.evals.benchmarks import find
+from pinnace.evals.command import report_on
+from pinnace.evals.report import Summary
+from pinnace.evals.tools import GatewayOptions, GatewayTools
+
+from e2e.faults.model import scripted_model
+from e2e.gateway.lab import TOKEN, Gateway, Lab, lab, server
+from e2e.scout import Oracle, Wanderer, read_tasks
+from e2e.world import serve_world
+
+DATA = Path(find("scout").splits["test"].data.shipped or "") / "test.jsonl.gz"
+
+
+@dataclass(frozen=True)
+class Played:
+    """One run: its summary and where its report is."""
+
+    summary: Summary
+    folder: Path
+    views: list[int]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with lab(tmp_path_factory.mktemp("lab")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def gateway(own: Lab) -> Gateway:
+    """Before the world that Scout's shipped questions are about."""
+    made = own.gateway({"servers": [server("world", serve_world(own))]})
+    made.wait_tools("search", "open", "find")
+    return made
+
+
+async def play(script: Any, loaded: Loaded, gateway: Gateway, counter: ModelCounter, out: Path, context: int) -> Played:
+    async with scripted_model(script, counter=counter, context=context) as model:
+        policy = find_policy("fold")
+        assert policy.fold is not None
+        reader = Endpoint.at(model.url, "scripted", Sampling(256, 0))
+        agent = Agent(
+            model=reader,
+            counter=counter,
+            budget=Budget(context, 256),
+            policy=policy,
+            limits=Limits(turns=1000),
+            rule=AnswerRule(loaded.benchmark.rule),
+            folder=Folder(reader, policy.fold, counter, input_tokens=context // 2),
+        )
+        tools = GatewayTools(GatewayOptions(gateway.url, TOKEN))
+        digest = await tools.digest()
+        config = configuration(agent, loaded, model_digest=None, sampling={}, tools=digest, second=None)
+        plan = Plan(loaded, 1, config, loaded.benchmark.profile("official"), "official")
+        await work(plan, agent, tools, Records(FolderBlobs(out), plan.place), Shard(concurrency=8))
+        await asyncio.gather(tools.aclose(), reader.aclose())
+        (summary,) = await asyncio.to_thread(report_on, [plan], FolderBlobs(out))
+        return Played(summary, out, model.prompts)
+
+
+@pytest.fixture(scope="module")
+def played(gateway: Gateway, counter: ModelCounter, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """The oracle on questions of all levels and both languages, with a context that a long way does not fit in."""
+    oracle = Oracle(read_tasks(DATA))
+    loaded, out = load(find("scout")), tmp_path_factory.mktemp("oracle")
+    some = tuple(item for item in loaded.items if item.id.endswith("-0000") or item.groups["hops"] == "1")
+    done = asyncio.run(play(oracle, replace(loaded, items=some), gateway, counter, out, 8192))
+    assert not oracle.lost
+    return done
+
+
+@pytest.mark.slow
+def test_an_oracle_answers_every_question_with_what_the_tools_give(played: Played) -> None:
+    assert played.summary.questions == 24
+    assert played.summary.score is not None
+    assert played.summary.score.value == 1
+    assert played.summary.terminations == {"answered": 24}
+    assert set(played.summary.groups) == {"hops", "language", "kind"}
+
+
+@pytest.mark.slow
+def test_more_hops_are_more_turns_and_long_ways_are_folded_and_lose_nothing(played: Played) -> None:
+    turns = {item.item: item.attempts[0].turns for item in played.summary.items}
+    hops = {item.item: int(item.groups["hops"]) for item in played.summary.items}
+    assert all(turns[each] > hops[each] for each in turns)
+    assert sum(turns[each] >= 120 for each in turns) >= 2
+    assert played.summary.efforts.folds >= 10
+    assert max(played.views) <= 8192 - 256
+    page = (played.folder / "report/report.html").read_text()
+    assert page.count("Folded (summary)") == played.summary.efforts.folds
+    assert "Fact 128 of 128" in page
+
+
+@pytest.mark.slow
+async def test_a_wanderer_answers_nothing(gateway: Gateway, counter: ModelCounter, tmp_path: Path) -> None:
+    loaded = load(find("scout"))
+    loaded = replace(loaded, items=tuple(item for item in loaded.items if int(item.groups["hops"]) == 4))
+    done = await play(Wanderer(), loaded, gateway, counter, tmp_path, 16384)
+    assert done.summary.score is not None
+    assert done.summary.unfinished == 0
+    assert done.summary.score.value == 0

@@ -71,7 +71,7 @@ class Wanderer:
     """A script that searches for words of the question, follows links blindly, and answers with a name it has seen."""
 
     turns: int = 5
-    dice: random.Random = field(default_factory=lambda: random.Random(1))
+    dice: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - no secret
 
     def __call__(self, request: Request) -> Answer:
         texts = [_text(message) for message in request["messages"]]

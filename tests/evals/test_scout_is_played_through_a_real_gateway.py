@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from pinnace.agent import Agent, AnswerRule, Budget, Endpoint, Folder, Limits, ModelCounter, Sampling, find_policy
 from pinnace.evals import FolderBlobs, Loaded, Plan, Records, Shard, configuration, load, work
 from pinnace.evals.benchmarks import find
@@ -16,11 +17,13 @@ from pinnace.evals.command import report_on
 from pinnace.evals.report import Summary
 from pinnace.evals.tools import GatewayOptions, GatewayTools
 
+from e2e.browser import opened
 from e2e.faults.model import scripted_model
 from e2e.gateway.lab import TOKEN, Gateway, Lab, lab, server
 from e2e.scout import Oracle, Wanderer, read_tasks
 from e2e.world import serve_world
 
+PICTURES = Path("out/pictures")
 DATA = Path(find("scout").splits["test"].data.shipped or "") / "test.jsonl.gz"
 
 
@@ -102,6 +105,40 @@ def test_more_hops_are_more_turns_and_long_ways_are_folded_and_lose_nothing(play
     page = (played.folder / "report/report.html").read_text()
     assert page.count("Folded (summary)") == played.summary.efforts.folds
     assert "Fact 128 of 128" in page
+
+
+@pytest.mark.slow
+async def test_the_report_opens_in_chromium_and_can_be_looked_through(played: Played, tmp_path: Path) -> None:
+    report = played.folder / "report/report.html"
+    async with opened(report.as_uri()) as page:
+        assert page.requests == [report.as_uri()], "it asked for something else"
+        assert await page.evaluate("document.querySelector('.big').textContent") == "100.0 %"
+        rows = "[...document.querySelectorAll('tr.item')].filter(row => row.checkVisibility()).length"
+        assert await page.evaluate(rows) == 24
+        await page.evaluate(
+            "const box = document.querySelector('input[type=search]'); box.value = '请给出最后到达者';"
+            "box.dispatchEvent(new Event('input'))"
+        )
+        left = await page.evaluate(rows)
+        assert 0 < left < 24
+        await page.evaluate("box.value = 'test-en-128-0000'; box.dispatchEvent(new Event('input'))")
+        assert await page.evaluate(rows) == 1
+        shown = "[...document.querySelectorAll('.entry.fold')].filter(entry => entry.checkVisibility()).length"
+        assert await page.evaluate(shown) == 0
+        await page.evaluate(
+            "const row = [...document.querySelectorAll('tr.item')].find(row => row.checkVisibility());"
+            "row.querySelector('details').open = true; row.querySelector('details details').open = true"
+        )
+        assert await page.evaluate(shown) >= 2
+        assert page.complaints == []
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        await page.evaluate("scrollTo(0, 0)")
+        await page.picture(PICTURES / "eval-report.png", width=1160, height=1000)
+        await page.evaluate("document.querySelector('.entry.fold:nth-of-type(n+4)').scrollIntoView({block: 'center'})")
+        await page.picture(PICTURES / "eval-trajectory.png", width=1160, height=800)
+    for name in ("eval-report", "eval-trajectory"):
+        with Image.open(PICTURES / f"{name}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50, "the picture is blank"
 
 
 @pytest.mark.slow

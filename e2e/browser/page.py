@@ -25,7 +25,7 @@ _OPTIONS = ("--headless=shell", "--no-sandbox", "--disable-gpu", "--disable-dev-
 
 @dataclass
 class Page:
-    """`requests`: the addresses that it asked for; `complaints`: its errors, exceptions and violations of its policy."""
+    """`requests`: addresses that it asked for; `complaints`: its errors, exceptions and violations of its policy."""
 
     socket: aiohttp.ClientWebSocketResponse
     session: str = ""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pinnace.agent import Budget
 from pinnace.evals import BadPlan, FolderBlobs, Item, Records, Shard, work
 from pinnace.evals.errors import ToolsUnavailable
 from pinnace.evals.report import summarise_run
@@ -85,6 +86,7 @@ async def test_attempts_do_not_see_each_others_files_and_read_the_items_own(
 
     async with scripted_model(script) as model:
         plan, agent = setup(model.url, replace(sums(1), items=tuple(items)), attempts=2)
+        agent = replace(agent, budget=Budget(32768, 256))  # sixteen tools have long schemas
         used = tools(gateway)
         records = Records(FolderBlobs(tmp_path / "out"), plan.place)
         done = await work(plan, agent, used, records, QUICK)

@@ -165,7 +165,7 @@ def tools_for(where: str) -> ToolsFor:
     try:
         found: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadPlan(f"--tools {where!r}: {error}; write `none`, a gateway's http://… or module:function") from None
+        raise BadPlan(f"--tools {where!r}: {error}; write `none` or module:function, or a gateway's http://…") from None
     if not callable(found):
         raise BadPlan(f"--tools {where!r} is not callable")
     factory: Callable[[Item], AbstractAsyncContextManager[Tools]] = found

@@ -19,6 +19,10 @@ _UNPACK = (
     "fs.writeFileSync(to, zlib.brotliDecompressSync(fs.readFileSync(from)));"
 )
 
+_FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>{folder}/fonts</dir><dir>/usr/share/fonts</dir><cachedir>{folder}/cache</cachedir></fontconfig>
+"""
+
 
 def installed() -> Path:
     """The folder with the program `chromium`. Raises `RuntimeError` if `make setup` has not been run."""
@@ -50,6 +54,7 @@ def install() -> Path:
                 archive.extractall(made, filter="data")
             target.unlink()
     (made / "chromium").chmod(0o755)
+    (made / "fonts.conf").write_text(_FONTS.format(folder=folder))
     try:
         made.rename(folder)
     except OSError:
@@ -60,7 +65,7 @@ def install() -> Path:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """With its own libraries and fonts, so that it needs none of the system's."""
+    """With its own libraries and a font, so that it needs none of the system's."""
     return {**os.environ, "LD_LIBRARY_PATH": str(folder / "lib"), "FONTCONFIG_PATH": str(folder), "HOME": "/tmp"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from e2e.faults.model import scripted_model
 from e2e.gateway.lab import TOKEN, Gateway, Lab, lab, server
 from e2e.scout import Oracle, Wanderer, read_tasks
 from e2e.world import serve_world
+
+from .test_one_command_evaluates import pinnace, serving
 
 PICTURES = Path("out/pictures")
 DATA = Path(find("scout").splits["test"].data.shipped or "") / "test.jsonl.gz"
@@ -132,13 +135,63 @@ async def test_the_report_opens_in_chromium_and_can_be_looked_through(played: Pl
         assert await page.evaluate(shown) >= 2
         assert page.complaints == []
         PICTURES.mkdir(parents=True, exist_ok=True)
-        await page.evaluate("scrollTo(0, 0)")
         await page.picture(PICTURES / "eval-report.png", width=1160, height=1000)
-        await page.evaluate("document.querySelector('.entry.fold:nth-of-type(n+4)').scrollIntoView({block: 'center'})")
+        await page.evaluate("row.querySelector('.entry.fold').scrollIntoView({block: 'center'})")
         await page.picture(PICTURES / "eval-trajectory.png", width=1160, height=800)
     for name in ("eval-report", "eval-trajectory"):
         with Image.open(PICTURES / f"{name}.png") as picture:
             assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50, "the picture is blank"
+
+
+def test_the_command_plays_scout(gateway: Gateway, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PINNACE_TOOLS_TOKEN", TOKEN)
+    with serving(Oracle(read_tasks(DATA)), context=16384) as model:
+        done = pinnace("scout", "--base-url", model.url, "--model", "scripted", "--tokenizer", tiny, "--tools",
+                       gateway.url, "--split", "short", "--limit", 4, "-k", 2, "--max-tokens", 256, "-o",
+                       tmp_path)  # fmt: skip
+        assert done.exit_code == 0, done.output
+        assert "4 × 2" in done.output
+        assert "100.0" in done.output
+        assert not [line for line in done.output.splitlines() if "not pinned" in line]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"--tools": "none"}, "needs the tools search, open, find"),
+        ({"--tools": "http://127.0.0.1:9"}, "can't be reached"),
+        ({"token": "wrong"}, "check the address and the token"),
+        ({"--tools": "bare"}, "add its server"),
+        ({"--revision": "main"}, "has no revisions"),
+        ({"--split": "tset"}, "use test, short, long, validation, train"),
+        ({"--data": "broken"}, "test.jsonl.gz: "),
+        ({"--data": "other"}, "no field 'hops'"),
+    ],
+    ids=lambda each: str(each) if isinstance(each, dict) else "",
+)
+def test_a_mistake_is_one_line_before_the_model_is_asked(
+    own: Lab, gateway: Gateway, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any],
+    told: str
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PINNACE_TOOLS_TOKEN", change.pop("token", TOKEN))
+    other = gzip.compress(b'{"id": "a", "question": "q", "answer": "x"}')
+    for name, body in (("broken", other[:12]), ("other", other)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test.jsonl.gz").write_bytes(body)
+    if "--data" in change:
+        change = {"--data": tmp_path / change["--data"]}
+    if change.get("--tools") == "bare":
+        bare = own.gateway({"servers": [server("plain", own.backend())]})
+        bare.wait_tools("add")
+        change = {"--tools": bare.url}
+    with serving(Oracle({}), context=16384) as model:
+        options = {"--base-url": model.url, "--tokenizer": tiny, "--tools": gateway.url, "--max-tokens": 256,
+                   "-o": tmp_path / "out", **change}  # fmt: skip
+        done = pinnace("scout", *(part for pair in options.items() for part in pair))
+        assert done.exit_code == 1, done.output
+        assert told in done.output.replace("\n", "")
+        assert "Traceback" not in done.output
+        assert not [each for each in model.requests if len(each["messages"]) > 1]
 
 
 @pytest.mark.slow

@@ -48,7 +48,10 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log what happens
 @app.command()
 def run(  # noqa: PLR0913, PLR0917 - options of a command line
     names: Names,
-    endpoint: Annotated[str, typer.Option(help="the model's endpoint (…/v1); key in PINNACE_MODEL_API_KEY")],
+    endpoint: Annotated[
+        str,
+        typer.Option("--endpoint", "--base-url", help="the model's endpoint (…/v1); key in PINNACE_MODEL_API_KEY"),
+    ],
     tokenizer: Annotated[str, typer.Option(help="the served model's folder, s3://… or owner/name: tokens are counted")],
     model: Annotated[str | None, typer.Option(help="the model's name there; default the only one")] = None,
     out: Out = "evals",

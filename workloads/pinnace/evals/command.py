@@ -64,6 +64,10 @@ class _Remembered(BaseModel):
 async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _: None) -> Done:
     """Loads, checks, runs, grades and reports. What can't work raises before the model is asked anything."""
     loaded = [find_data(each) for each in options.data]
+    for each in loaded:
+        if each.benchmark.needs and options.agent.tools == "none":
+            wanted = ", ".join(each.benchmark.needs)
+            raise BadPlan(f"{each.benchmark.name} needs the tools {wanted}: give a ToolSandbox by --tools http://…")
     agent = await _checked(options, loaded)
     parts = [
         assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)
@@ -108,7 +112,8 @@ async def _checked(options: RunOptions, loaded: Sequence[Loaded]) -> AgentOption
         await check_tools(client, served.model)
     if isinstance(tools, GatewayTools):
         items = [item for each in loaded for item in each.items]
-        agent = replace(agent, tools_digest=await check_gateway(tools, items, agent.tools))
+        needs = [name for each in loaded for name in each.benchmark.needs]
+        agent = replace(agent, tools_digest=await check_gateway(tools, items, agent.tools, needs=needs))
     second = agent.second
     if second is not None and not second.model:
         second = replace(second, model=served.model)

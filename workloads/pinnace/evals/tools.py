@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ _LARGEST = 8 << 20
 _NO_SESSIONS = 404
 _PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds
 _UPLOAD_TRIES = 8
+_FIRST_PATIENCE = 5  # seconds: before anything has begun, a wrong address should be told soon
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class GatewayTools:
         self._client = ToolClient(options.url, token=options.token, token_file=options.token_file)
         self._listed: list[dict[str, Any]] | None = None
 
-    async def list(self) -> list[dict[str, Any]]:
+    async def list(self, *, patience: float | None = None) -> list[dict[str, Any]]:
         """The tools in OpenAI's form, asked for once. Raises `ToolsUnavailable`."""
         if self._listed is None:
-            self._listed = await self._insist(self._client.tools)
+            self._listed = await self._insist(self._client.tools, patience=patience)
         return self._listed
 
     async def digest(self) -> str:
@@ -172,11 +173,20 @@ def tools_for(where: str) -> ToolsFor:
     return factory
 
 
-async def check_gateway(tools: GatewayTools, items: Sequence[Item], url: str) -> str:
-    """Whether the gateway answers, has tools, and can take the items' files; its tools' digest. Raises `BadPlan`."""
-    listed = {each["function"]["name"] for each in await tools.list()}
+async def check_gateway(tools: GatewayTools, items: Sequence[Item], url: str, *, needs: Iterable[str] = ()) -> str:
+    """Whether the gateway answers, has the tools, and can take the items' files; its tools' digest.
+
+    Raises:
+        BadPlan, ToolsUnavailable
+    """
+    listed = {each["function"]["name"] for each in await tools.list(patience=_FIRST_PATIENCE)}
     if not listed:
         raise BadPlan(f"{url} has no tools: kubectl describe toolsandbox says why")
+    if missing := [name for name in needs if name not in listed]:
+        raise BadPlan(
+            f"{url} has no tool {missing[0]!r}, which these questions need: add its server (for Scout `world` of the "
+            "catalogue), without an alias"
+        )
     files = [path for item in items for path in item.files]
     if files and UPLOAD not in listed:
         raise BadPlan(f"{url}: {len(files)} questions have files, and there is no tool {UPLOAD!r}: set spec.sessions")

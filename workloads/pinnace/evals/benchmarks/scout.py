@@ -48,4 +48,5 @@ BENCHMARK = Benchmark(
     rule="tag|final",
     profiles={"official": Profile(RuleGrader("gaia", gaia), note="exact")},
     licence="Apache-2.0, generated",
+    needs=("search", "open", "find"),
 )

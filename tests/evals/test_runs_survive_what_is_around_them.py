@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from pinnace.agent import Budget, ModelCounter, Patience
-from pinnace.evals import Judge, Profile, Records, S3Blobs, Shard, load, work
+from pinnace.evals import Item, Judge, Profile, Records, S3Blobs, Shard, load, work
 from pinnace.evals.benchmarks import find
 from pinnace.evals.blobs import FolderBlobs
 from pinnace.evals.graders import JudgeGrader, JudgePrompt, readings
@@ -19,6 +19,7 @@ from pinnace.evals.report import Summary, summarise_run
 from pinnace.evals.tools import GatewayOptions, GatewayTools
 from pinnace.storage import S3Settings, S3Uri, Storage
 from pinnace.storage.settings import Patience as S3Patience
+from pinnace.tools.outcome import Outcome
 
 from e2e.faults.flaky import flaky
 from e2e.faults.model import Answer, Request, Trouble, scripted_model
@@ -83,6 +84,20 @@ async def test_a_gateway_that_fails_a_fifth_of_all_requests_costs_no_point_and_n
     assert summary.efforts.tool_error_rate == 0
     assert summary.efforts.duplicate_rate == 0, "asking again after a failure of the infrastructure is fair"
     await asyncio.to_thread(eventually, "every sandbox is free", lambda: set(agents.states()) == {"free"})
+
+
+async def test_a_lease_that_ends_under_the_agent_is_the_infrastructures_failure(own: Lab) -> None:
+    gateway = own.gateway({"sessions": {"endpoints": own.agents(1).urls, "servers": ["files"]}})
+    await asyncio.to_thread(gateway.wait_tools, "read_file")
+    await asyncio.to_thread(eventually, "free", lambda: gateway.metric("pinnace_tools_sessions", state="free") == 1)
+    tools = GatewayTools(GatewayOptions(gateway.url, TOKEN))
+    async with tools(Item("a", "?", "x")) as its:
+        missing = await its.call("read_file", {"name": "nothing"})
+        assert missing.outcome is Outcome.TOOL_ERROR
+        (lease,) = gateway.get("/sessions").json()["sessions"]
+        assert gateway.http.delete(f"{gateway.url}/sessions/{lease['id']}", headers=gateway.headers).status_code == 204
+        assert (await its.call("read_file", {"name": "nothing"})).outcome is Outcome.UNAVAILABLE
+    await tools.aclose()
 
 
 async def test_a_judge_that_is_down_for_a_while_is_waited_for(setup: Setup, tmp_path: Path) -> None:

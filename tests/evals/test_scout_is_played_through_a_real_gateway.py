@@ -83,7 +83,7 @@ def played(gateway: Gateway, counter: ModelCounter, tmp_path_factory: pytest.Tem
     oracle = Oracle(read_tasks(DATA))
     loaded, out = load(find("scout")), tmp_path_factory.mktemp("oracle")
     some = tuple(item for item in loaded.items if item.id.endswith("-0000") or item.groups["hops"] == "1")
-    done = asyncio.run(play(oracle, replace(loaded, items=some), gateway, counter, out, 8192))
+    done = asyncio.run(play(oracle, replace(loaded, items=some), gateway, counter, out, 16384))
     assert not oracle.lost
     return done
 
@@ -104,7 +104,7 @@ def test_more_hops_are_more_turns_and_long_ways_are_folded_and_lose_nothing(play
     assert all(turns[each] > hops[each] for each in turns)
     assert sum(turns[each] >= 120 for each in turns) >= 2
     assert played.summary.efforts.folds >= 10
-    assert max(played.views) <= 8192 - 256
+    assert max(played.views) <= 16384 - 256
     page = (played.folder / "report/report.html").read_text()
     assert page.count("Folded (summary)") == played.summary.efforts.folds
     assert "Fact 128 of 128" in page

@@ -10,13 +10,13 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pinnace.agent import NoTools, Tools
 from pinnace.tools.client import GatewayRefused, Session, ToolClient
-from pinnace.tools.outcome import ToolResult
+from pinnace.tools.outcome import Outcome, ToolResult
 
 from .errors import BadPlan, ToolsUnavailable
 from .item import Item
@@ -28,6 +28,7 @@ _LARGEST = 8 << 20
 _NO_SESSIONS = 404
 _PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds
 _UPLOAD_TRIES = 8
+_RENEW_SECONDS = 600
 _FIRST_PATIENCE = 5  # seconds: before anything has begun, a wrong address should be told soon
 
 
@@ -46,7 +47,7 @@ class GatewayOptions:
     token: str = ""
     token_file: Path | None = None
     patience: float = 600
-    idle_seconds: float = 900
+    idle_seconds: float = 1800
 
 
 class GatewayTools:
@@ -85,11 +86,13 @@ class GatewayTools:
                 ) from None
             yield _Calls(self._client, listed)
             return
+        keeping = asyncio.create_task(_keep(session))
         try:
             for path in item.files:
                 await self._upload(session, path)
             yield _Calls(session, listed)
         finally:
+            keeping.cancel()
             with suppress(ToolsUnavailable):  # then its idle time ends it
                 await self._insist(session.end, patience=10)
 
@@ -128,6 +131,14 @@ class GatewayTools:
             pause *= 2
 
 
+async def _keep(session: Session) -> None:
+    """Puts the lease's hard limit off, as long as the attempt goes on."""
+    while True:
+        await asyncio.sleep(_RENEW_SECONDS)
+        with suppress(GatewayRefused):
+            await session.renew()
+
+
 class _NoSessions(Exception):
     """The ToolSandbox has shared servers only."""
 
@@ -143,7 +154,11 @@ class _Calls:
         return self.listed
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
-        return await self.client.call(name, arguments)
+        result = await self.client.call(name, arguments)
+        if result.outcome is Outcome.DENIED and not result.meta:
+            # Turned away at the door: the lease has ended. A call that the gateway itself denies has a request id.
+            return replace(result, outcome=Outcome.UNAVAILABLE)
+        return result
 
 
 def gateway_at(url: str) -> GatewayOptions:

@@ -17,6 +17,7 @@ from pinnace.evals.benchmarks import find
 from pinnace.evals.command import report_on
 from pinnace.evals.report import Summary
 from pinnace.evals.tools import GatewayOptions, GatewayTools
+from pinnace.tools.world import Settings
 
 from e2e.browser import opened
 from e2e.faults.model import scripted_model
@@ -162,6 +163,7 @@ def test_the_command_plays_scout(gateway: Gateway, tiny: Path, tmp_path: Path, m
         ({"--tools": "http://127.0.0.1:9"}, "can't be reached"),
         ({"token": "wrong"}, "check the address and the token"),
         ({"--tools": "bare"}, "add its server"),
+        ({"--tools": "seed 7"}, "serves another world than the questions are about"),
         ({"--revision": "main"}, "has no revisions"),
         ({"--split": "tset"}, "use test, short, long, validation, train"),
         ({"--data": "broken"}, "test.jsonl.gz: "),
@@ -184,6 +186,10 @@ def test_a_mistake_is_one_line_before_the_model_is_asked(
         bare = own.gateway({"servers": [server("plain", own.backend())]})
         bare.wait_tools("add")
         change = {"--tools": bare.url}
+    if change.get("--tools") == "seed 7":
+        other_world = own.gateway({"servers": [server("world", serve_world(own, Settings(seed=7)))]})
+        other_world.wait_tools("open", "search", "find")
+        change = {"--tools": other_world.url}
     with serving(Oracle({}), context=16384) as model:
         options = {"--base-url": model.url, "--tokenizer": tiny, "--tools": gateway.url, "--max-tokens": 256,
                    "-o": tmp_path / "out", **change}  # fmt: skip

@@ -55,13 +55,13 @@ class GatewayTools:
 
     def __init__(self, options: GatewayOptions) -> None:
         self._options = options
-        self._client = ToolClient(options.url, token=options.token, token_file=options.token_file)
+        self.client = ToolClient(options.url, token=options.token, token_file=options.token_file)
         self._listed: list[dict[str, Any]] | None = None
 
     async def list(self, *, patience: float | None = None) -> list[dict[str, Any]]:
         """The tools in OpenAI's form, asked for once. Raises `ToolsUnavailable`."""
         if self._listed is None:
-            self._listed = await self._insist(self._client.tools, patience=patience)
+            self._listed = await self._insist(self.client.tools, patience=patience)
         return self._listed
 
     async def digest(self) -> str:
@@ -78,13 +78,13 @@ class GatewayTools:
         """
         listed = await self.list()
         try:
-            (session,) = await self._insist(lambda: self._client.lease(1, idle_seconds=self._options.idle_seconds))
+            (session,) = await self._insist(lambda: self.client.lease(1, idle_seconds=self._options.idle_seconds))
         except _NoSessions:
             if item.files:
                 raise ToolsUnavailable(
                     f"{item.id} has files, and the ToolSandbox has no sessions to put them"
                 ) from None
-            yield _Calls(self._client, listed)
+            yield _Calls(self.client, listed)
             return
         keeping = asyncio.create_task(_keep(session))
         try:
@@ -98,7 +98,7 @@ class GatewayTools:
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._client.close()
+        await self.client.close()
 
     async def _upload(self, session: Session, path: Path) -> None:
         body = {"path": path.name, "data": base64.b64encode(await asyncio.to_thread(path.read_bytes)).decode()}
@@ -207,7 +207,22 @@ async def check_gateway(tools: GatewayTools, items: Sequence[Item], url: str, *,
         raise BadPlan(f"{url}: {len(files)} questions have files, and there is no tool {UPLOAD!r}: set spec.sessions")
     if large := [path for path in files if path.stat().st_size > _LARGEST]:
         raise BadPlan(f"{large[0]} is larger than the 8 MiB that a workspace takes at once: leave its item out (--ids)")
+    await _check_world(tools, items, url)
     return await tools.digest()
+
+
+async def _check_world(tools: GatewayTools, items: Sequence[Item], url: str) -> None:
+    """Whether the tools are of the world that the questions are about. Raises `BadPlan`."""
+    page = next((item.page for item in items if item.page), None)
+    if page is None:
+        return
+    result = await tools.client.call("open", {"url": page})
+    if result.outcome is Outcome.TOOL_ERROR:
+        raise BadPlan(
+            f"{url} can't open {page}, from which a question starts: its server `world` serves another world than the "
+            "questions are about; give that server the variables which `pinnace tools world scout` printed (none for "
+            "the questions that come with Pinnace)"
+        )
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from ..benchmark import Benchmark, Split
 from ..graders import Profile, RuleGrader
 from ..graders.rules import gaia
 from ..item import Item
-from ..rows import read_rows, text_of
+from ..rows import Row, read_rows, text_of
 from ..source import Fetched, HubData
 from .forms import TAG
 
@@ -25,8 +25,14 @@ def read(fetched: Fetched) -> Iterator[Item]:
                 id=text_of(row, "id", where),
                 question=text_of(row, "question", where),
                 answer=text_of(row, "answer", where),
+                page=_first_page(row),
                 groups={name: text_of(row, name, where) for name in ("hops", "language", "kind")},
             )
+
+
+def _first_page(row: Row) -> str:
+    evidence = row.get("evidence") or [{}]
+    return str(evidence[0].get("url", ""))
 
 
 def _data(split: str) -> HubData:

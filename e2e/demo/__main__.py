@@ -1,4 +1,4 @@
-"""`make demo`: from a bare machine to tools that survive and a fine-tuned model that answers, everything real."""
+"""`make demo`: from a bare machine to tools that survive and a tuned, fused model that answers, everything real."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from e2e.images.recipe import RECIPES
 from e2e.kube import CommandError, Kubectl, Object, condition
 
 FOLDER = Path(__file__).parent
-SAMPLE = FOLDER.parents[1] / "crds" / "samples" / "sft-demo.yaml"
+SAMPLES = FOLDER.parents[1] / "crds" / "samples"
 NAMESPACE = "demo"
 IMAGES = ["operator", "tools", "trainer", "rollout-vllm"]
 QUESTION = (31, 47)
@@ -72,19 +72,20 @@ def _ended(job: Object | None) -> str:
     return next(types, "")
 
 
-def train(kubectl: Kubectl, report: Report) -> Object:
-    """Apply the sample and follow it to its end; returns the finished SFTJob."""
-    kubectl.run("apply", "-f", str(SAMPLE))
-    name = yaml.safe_load(SAMPLE.read_text())["metadata"]["name"]
+def follow(kubectl: Kubectl, sample: str, report: Report) -> Object:
+    """Apply a job's sample and follow it to its end; returns the finished job."""
+    kubectl.run("apply", "-f", str(SAMPLES / sample))
+    manifest = yaml.safe_load((SAMPLES / sample).read_text())
+    kind, name = manifest["kind"], manifest["metadata"]["name"]
 
     def finished() -> Object | None:
-        job = kubectl.get("sftjob", name) or {}
+        job = kubectl.get(kind, name) or {}
         report(describe(job))
         return job if _ended(job) else None
 
-    job: Object = kubectl.wait("the SFTJob", finished, timeout=900, poll=1)
+    job: Object = kubectl.wait(f"the {kind}", finished, timeout=900, poll=1)
     if condition(job, "Failed").get("status") == "True":
-        raise DemoFailed(f"the SFTJob failed: {condition(job, 'Failed').get('message')}")
+        raise DemoFailed(f"the {kind} failed: {condition(job, 'Failed').get('message')}")
     return job
 
 
@@ -150,28 +151,32 @@ def run(stages: Stages, kube: Cluster) -> str:
         install.install_operator(kube)
         kubectl = install.namespace(kube, NAMESPACE)
     use_tools(stages, kubectl)
-    model = yaml.safe_load(SAMPLE.read_text())["spec"]["model"]["uri"]
+    model = yaml.safe_load((SAMPLES / "sft-demo.yaml").read_text())["spec"]["model"]["uri"]
     with stages.stage("Make a tiny Qwen3 and put it into S3"):
         make_tiny_model(kubectl, model)
     with stages.stage("Fine-tune it: kubectl apply -f crds/samples/sft-demo.yaml") as report:
-        job = train(kubectl, report)
-    stages.console.print(kubectl.run("get", "sft,jobset,pods"), style="dim")
-    with stages.stage("Serve the trained model with vLLM"):
-        serve(kubectl, job["status"]["output"]["uri"])
+        tuned = follow(kubectl, "sft-demo.yaml", report)
+    with stages.stage("Fuse it with the model it was: kubectl apply -f crds/samples/merge-demo.yaml") as report:
+        merged = follow(kubectl, "merge-demo.yaml", report)
+    stages.console.print(kubectl.run("get", "sft,mrg,jobset,pods"), style="dim")
+    with stages.stage("Serve the fused model with vLLM"):
+        serve(kubectl, merged["status"]["output"]["uri"])
     with stages.stage("Ask it"):
         dialogue = ask(kubectl)
-    return summary(job, dialogue)
+    return summary(tuned, merged, dialogue)
 
 
-def summary(job: Object, dialogue: str) -> str:
-    status = job["status"]
-    checkpoint, output = status.get("checkpoint", {}), status["output"]
-    metrics = ", ".join(f"{each['name']} {each['value']}" for each in status["progress"].get("metrics", []))
+def summary(tuned: Object, merged: Object, dialogue: str) -> str:
+    checkpoint, plan = tuned["status"].get("checkpoint", {}), merged["status"]["plan"]
+    fused = merged["status"]["output"]
+    metrics = ", ".join(f"{each['name']} {each['value']}" for each in tuned["status"]["progress"].get("metrics", []))
     return (
         f"{escape(dialogue)}\n\n"
-        f"model       {output['uri']}\n            {output['digest']}\n"
+        f"tuned       {tuned['status']['output']['uri']}\n"
         f"checkpoint  step {checkpoint.get('step')}: {checkpoint.get('uri')}\n"
-        f"metrics     {metrics}"
+        f"metrics     {metrics}\n"
+        f"fused       {fused['uri']}\n"
+        f"            {plan['tensors']} tensors, {plan['inputBytes']} bytes read, {fused['digest']}"
     )
 
 

@@ -53,7 +53,8 @@ def until_ready(kubectl: Kubectl, sandbox: Object, report: Report) -> Object:
 
     def complete() -> Object | None:
         status: Object = (kubectl.get("toolsandbox", name) or {}).get("status", {})
-        ready = sum(each["state"] == "Ready" for each in status.get("servers", []))
+        # A server that scales to zero may be there already: its first call starts it.
+        ready = sum(each["state"] in ("Ready", "AtZero") for each in status.get("servers", []))
         report(f"{ready}/{servers} servers, {status.get('tools', 0)} tools")
         return status if ready == servers and status["sessions"]["free"] else None
 

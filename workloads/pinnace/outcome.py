@@ -19,7 +19,10 @@ from pinnace.storage.errors import StorageError, StorageUnavailable
 log = logging.getLogger(__name__)
 
 TERMINATION_LOG = Path("/dev/termination-log")
-_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "HF_TOKEN")
+_SECRETS = (
+    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "HF_TOKEN", "PINNACE_MODEL_API_KEY",
+    "PINNACE_JUDGE_API_KEY", "PINNACE_TOOLS_TOKEN",
+)  # fmt: skip
 _CRASHED = 1  # any code that is not in ExitCode: the operator restarts and counts it
 
 
@@ -65,6 +68,14 @@ class Checkpointed(StageFailure):
     def __init__(self, message: str, *, step: int | None = None, checkpoint: CheckpointRef | None = None) -> None:
         super().__init__(message, step=step)
         self.checkpoint = checkpoint
+
+
+class OutOfReach(Exception):
+    """Something outside does not answer. Another attempt may find it there, so this is not permanent."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class LogTail(logging.Handler):
@@ -123,6 +134,8 @@ def failed(error: BaseException, log_tail: str = "", *, crashed: Reason = Reason
     reason, message = crashed, f"{type(error).__name__}: {error}"
     if isinstance(error, StageFailure):
         code, reason, message = error.exit_code, error.exit_code.reason, str(error)
+    elif isinstance(error, OutOfReach):
+        reason, message = error.reason, str(error)
     elif isinstance(error, StorageUnavailable):
         code = _CRASHED if error.transient else ExitCode.STORAGE_UNAVAILABLE
         reason, message = Reason.STORAGE_UNAVAILABLE, str(error)

@@ -7,12 +7,13 @@ import os
 import ssl
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
+from pinnace_operator.api.evalresult import BenchmarkResult
 from pinnace_operator.api.progress import ProgressReport
 from pinnace_operator.api.status import CheckpointRef
 from pydantic import ValidationError
@@ -84,6 +85,7 @@ class Progress:
         throughput: str | None = None,
         metrics: Mapping[str, str] | None = None,
         checkpoint: CheckpointRef | None = None,
+        benchmarks: Sequence[BenchmarkResult] = (),
     ) -> None:
         """The newest state.
 
@@ -94,6 +96,7 @@ class Progress:
             throughput: with unit, `812 tokens/s`.
             metrics: decimal values by name; the first 64 are sent.
             checkpoint: the newest durable one; the last one given stays.
+            benchmarks: of an evaluation, over all shards.
         """
         state = {"step": step, "total_steps": total_steps, "eta_seconds": eta_seconds, "throughput": throughput}
         with self._news:
@@ -104,6 +107,8 @@ class Progress:
                 ]
             if checkpoint is not None:
                 self._state["checkpoint"] = checkpoint
+            if benchmarks:
+                self._state["benchmarks"] = tuple(benchmarks)
         self._wake()
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:

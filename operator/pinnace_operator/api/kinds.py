@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pinnace_operator.api.base import ApiModel, Rule
+from pinnace_operator.api.evalsuite import EvalSuite
 from pinnace_operator.api.sft import SFTJob
 from pinnace_operator.api.toolsandbox import ToolSandbox
 
@@ -40,6 +41,14 @@ JOB_COLUMNS = (
     Column("Loss", '.status.progress.metrics[?(@.name=="loss")].value', wide=True, description="Latest training loss"),
     Column("Restarts", ".status.restarts", "integer", wide=True, description="Restarts after failures"),
     Column("Output", ".status.output.uri", wide=True, description="Where the result is"),
+)
+
+EVAL_COLUMNS = (
+    Column("Score", ".status.score", description="Mean avg@k of the benchmarks in percent, with its interval"),
+    *(each for each in JOB_COLUMNS if each.name not in {"Step", "Loss", "Restarts", "Output"}),
+    Column("Done", ".status.progress.step", "integer", wide=True, description="Attempts that have ended"),
+    Column("Eta", ".status.progress.etaSeconds", "integer", wide=True, description="Seconds until the end"),
+    Column("Report", ".status.output.uri", wide=True, description="Where the report is"),
 )
 
 SANDBOX_COLUMNS = (
@@ -116,6 +125,29 @@ KINDS = (
             "storage",
             "queueName",
         ),
+    ),
+    Kind(
+        EvalSuite,
+        plural="evalsuites",
+        short_names=("evs",),
+        immutable=(
+            "model",
+            "engine",
+            "agent",
+            "toolSandbox",
+            "benchmarks",
+            "judge",
+            "hubSecretName",
+            "shards",
+            "worker",
+            "budget",
+            "compareTo",
+            "records",
+            "storage",
+            "queueName",
+            "backoffLimit",
+        ),
+        columns=EVAL_COLUMNS,
     ),
     Kind(
         ToolSandbox,

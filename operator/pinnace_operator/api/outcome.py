@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from pinnace_operator.api.base import ApiModel
 from pinnace_operator.api.conditions import Reason
+from pinnace_operator.api.evalresult import BenchmarkResults
 from pinnace_operator.api.status import CheckpointRef, OutputRef, Step
 
 TERMINATION_MESSAGE_BYTES = 4096
@@ -55,6 +56,8 @@ class Outcome(ApiModel):
     """The newest durable checkpoint."""
     output: OutputRef | None = None
     """The committed result, from rank 0 of a completed job."""
+    benchmarks: BenchmarkResults = ()
+    """Of an EvalSuite that has ended: what each benchmark came to."""
     log_tail: str = ""
     """The last lines of the log."""
 

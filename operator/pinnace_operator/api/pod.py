@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,9 +11,17 @@ from pinnace_operator.api.affinity import Affinity
 from pinnace_operator.api.base import ApiModel, ListType, Rule
 from pinnace_operator.api.fields import Label, ObjectName, Quantity, is_quantity, quantity_value, whole
 
+GPU = "nvidia.com/gpu"
 ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
 LabelValue = Annotated[str, Field(max_length=63)]
 LabelMap = Annotated[dict[str, LabelValue], Field(max_length=32)]
+
+
+class Device(StrEnum):
+    """What the pods compute on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 def _within_limits(resources: Resources) -> bool:

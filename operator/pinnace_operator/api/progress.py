@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel
+from pinnace_operator.api.evalresult import BenchmarkResults
 from pinnace_operator.api.fields import whole
 from pinnace_operator.api.status import CheckpointRef, Metric, Step
 
@@ -50,5 +51,7 @@ class ProgressReport(ApiModel):
     """Latest values."""
     checkpoint: CheckpointRef | None = None
     """The newest durable checkpoint."""
+    benchmarks: BenchmarkResults = ()
+    """Of an EvalSuite: how far each benchmark is, over all shards."""
     events: Annotated[tuple[ReportedEvent, ...], Field(max_length=16)] = ()
     """What happened since the last report."""

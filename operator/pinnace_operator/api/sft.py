@@ -11,7 +11,7 @@ from pinnace_operator.api.base import ApiModel, ListType, Rule
 from pinnace_operator.api.fields import DecimalString, Image, decimal_between, whole
 from pinnace_operator.api.job import JobSpec
 from pinnace_operator.api.metadata import ObjectMeta, name_rules
-from pinnace_operator.api.pod import PodTemplate, Resources
+from pinnace_operator.api.pod import GPU, Device, PodTemplate, Resources
 from pinnace_operator.api.shared import (
     ConfigMapSource,
     DataSource,
@@ -20,8 +20,6 @@ from pinnace_operator.api.shared import (
     Tracking,
 )
 from pinnace_operator.api.status import JobStatus
-
-GPU = "nvidia.com/gpu"
 
 
 class LossOn(StrEnum):
@@ -60,13 +58,6 @@ class Offload(StrEnum):
     NONE = "None"
     OPTIMIZER = "Optimizer"
     OPTIMIZER_AND_PARAMETERS = "OptimizerAndParameters"
-
-
-class Device(StrEnum):
-    """What the trainer computes on."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 class SFTData(ApiModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +51,42 @@ def jobset(
         role: name of the one replicated job.
         nodes: pods in the gang.
     """
+    main = Role(name=role, job=job_template(identity, role, nodes, pod_template))
+    policy = failure_policy(budget.max_restarts)
+    return of_roles(identity, (main,), main=role, failure_policy=policy, budget=budget, queue=queue)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """One replicated job: its name and its Job's template; `after` names one before it that it waits for."""
+
+    name: str
+    job: dict[str, Any]
+    after: str | None = None
+    status: str = "Ready"
+    """What the one before must be: Ready or Complete."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        waits = {"dependsOn": [{"name": self.after, "status": self.status}]} if self.after else {}
+        return {"name": self.name, "replicas": 1, "template": self.job, **waits}
+
+
+def of_roles(
+    identity: Identity,
+    roles: Sequence[Role],
+    *,
+    main: str,
+    failure_policy: dict[str, Any],
+    budget: Budget,
+    queue: str | None = None,
+) -> dict[str, Any]:
+    """A JobSet of one role or of several. It succeeds when the main one does; the others are ended then."""
     spec = {
         "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
-        "successPolicy": {"operator": "All"},
-        "failurePolicy": failure_policy(budget.max_restarts),
-        "replicatedJobs": [
-            {"name": role, "replicas": 1, "template": job_template(identity, role, nodes, pod_template)}
-        ],
+        "successPolicy": {"operator": "All", **({"targetReplicatedJobs": [main]} if len(roles) > 1 else {})},
+        "failurePolicy": failure_policy,
+        "replicatedJobs": [each.manifest for each in roles],
     }
     annotations = {
         FIRST_ATTEMPT: str(budget.first_attempt),
@@ -68,7 +98,7 @@ def jobset(
         "metadata": {
             "name": identity.name,
             "namespace": identity.namespace,
-            "labels": {**identity.labels(role), **({QUEUE_LABEL: queue} if queue else {})},
+            "labels": {**identity.labels(main), **({QUEUE_LABEL: queue} if queue else {})},
             "annotations": annotations,
             "ownerReferences": [identity.owner_reference()],
         },

@@ -35,55 +35,55 @@ _PRIVATE = tuple(
         "fc00::/7", "fe80::/10", "::1/128",
     )
 )  # fmt: skip
-_DNS: Object = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+DNS: Object = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 
 def default_deny(identity: Identity) -> Object:
     """For all pods of the ToolSandbox, also those that a policy of their own does not cover any more."""
     labels = identity.labels(GATEWAY)
-    return _policy(identity, Names(identity.name).default_policy, labels, selector(identity), [], [])
+    return policy(identity, Names(identity.name).default_policy, labels, selector(identity), [], [])
 
 
 def gateway(identity: Identity, spec: ToolSandboxSpec, installation: Installation) -> Object:
     """In: anyone, on its port (it asks for a token). Out: servers, sandboxes, DNS, the API server, the operator, S3."""
     servers = {each.port or SERVER_PORT for each in spec.servers}
     egress: list[Object] = [
-        _DNS,
-        _to(selector(identity, SERVER), sorted(servers | {SERVER_PORT})),
-        _to(selector(identity, SESSION), [AGENT_PORT]),
+        DNS,
+        to_pods(selector(identity, SERVER), sorted(servers | {SERVER_PORT})),
+        to_pods(selector(identity, SESSION), [AGENT_PORT]),
         _anywhere(spec, installation),
     ]
     name, labels = Names(identity.name).gateway, identity.labels(GATEWAY)
-    return _policy(identity, name, labels, selector(identity, GATEWAY), [{"ports": _tcp([GATEWAY_PORT])}], egress)
+    return policy(identity, name, labels, selector(identity, GATEWAY), [{"ports": tcp([GATEWAY_PORT])}], egress)
 
 
 def server(identity: Identity, tool_server: ToolServer) -> Object:
     """In: the gateway. Out: DNS and the allow-list."""
     own = {SERVER_LABEL: tool_server.name}
-    return _policy(
+    return policy(
         identity,
         Names(identity.name).server(tool_server.name),
         {**identity.labels(SERVER), **own},
         selector(identity, SERVER, own),
         [_from_gateway(identity, tool_server.port or SERVER_PORT)],
-        [_DNS, *_allowed(tool_server.egress)],
+        [DNS, *_allowed(tool_server.egress)],
     )
 
 
 def sessions(identity: Identity, wanted: Sessions) -> Object:
     """In: the gateway. Out: the allow-list, and DNS only where there is one (names carry data out, too)."""
     allowed = _allowed(wanted.egress)
-    return _policy(
+    return policy(
         identity,
         Names(identity.name).session,
         identity.labels(SESSION),
         selector(identity, SESSION),
         [_from_gateway(identity, AGENT_PORT)],
-        [_DNS, *allowed] if allowed else [],
+        [DNS, *allowed] if allowed else [],
     )
 
 
-def _policy(
+def policy(
     identity: Identity,
     name: str,
     labels: Mapping[str, str],
@@ -105,11 +105,11 @@ def _policy(
 
 
 def _from_gateway(identity: Identity, port: int) -> Object:
-    return {"from": [{"podSelector": {"matchLabels": selector(identity, GATEWAY)}}], "ports": _tcp([port])}
+    return {"from": [{"podSelector": {"matchLabels": selector(identity, GATEWAY)}}], "ports": tcp([port])}
 
 
-def _to(pods: Mapping[str, str], ports: Iterable[int]) -> Object:
-    return {"to": [{"podSelector": {"matchLabels": dict(pods)}}], "ports": _tcp(ports)}
+def to_pods(pods: Mapping[str, str], ports: Iterable[int]) -> Object:
+    return {"to": [{"podSelector": {"matchLabels": dict(pods)}}], "ports": tcp(ports)}
 
 
 def _anywhere(spec: ToolSandboxSpec, installation: Installation) -> Object:
@@ -119,7 +119,7 @@ def _anywhere(spec: ToolSandboxSpec, installation: Installation) -> Object:
     s3, operator = port_of(storage), port_of(installation.progress_url)
     if s3 is None:
         return {"ports": [{"protocol": "TCP"}]}
-    return {"ports": _tcp(sorted({s3, *installation.gateway_egress_ports, *([operator] if operator else [])}))}
+    return {"ports": tcp(sorted({s3, *installation.gateway_egress_ports, *([operator] if operator else [])}))}
 
 
 def _allowed(rules: Iterable[EgressRule]) -> list[Object]:
@@ -129,7 +129,7 @@ def _allowed(rules: Iterable[EgressRule]) -> list[Object]:
         inside = [str(each) for each in _METADATA if each.version == network.version and _strictly(each, network)]
         block = {"cidr": str(network), **({"except": inside} if inside else {})}
         found.append(
-            {"to": [{"ipBlock": block}], "ports": _tcp(sorted(rule.ports)) if rule.ports else [{"protocol": "TCP"}]}
+            {"to": [{"ipBlock": block}], "ports": tcp(sorted(rule.ports)) if rule.ports else [{"protocol": "TCP"}]}
         )
     return found
 
@@ -147,5 +147,5 @@ def _strictly(inner: Any, outer: Any) -> bool:
     return bool(inner != outer and inner.subnet_of(outer))
 
 
-def _tcp(ports: Iterable[int]) -> list[Object]:
+def tcp(ports: Iterable[int]) -> list[Object]:
     return [{"protocol": "TCP", "port": port} for port in ports]

@@ -40,6 +40,8 @@ class Container:
     resources: dict[str, Any]
     env: tuple[dict[str, Any], ...]
     init: bool = False
+    port: int | None = None
+    """Where it serves OpenAI's API: it is ready once it lists its models there."""
 
 
 def template(
@@ -114,6 +116,17 @@ def _container(
         # When a process dies without a word (killed for memory), the end of its log becomes the message.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _mounts(config_maps),
+        **(_serving(container.port) if container.port else {}),
+    }
+
+
+def _serving(port: int) -> dict[str, Any]:
+    """Loading a large model takes minutes; a busy server may answer late."""
+    ask = {"httpGet": {"path": "/v1/models", "port": "http", "scheme": "HTTP"}, "timeoutSeconds": 10}
+    return {
+        "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
+        "startupProbe": {**ask, "periodSeconds": 2, "failureThreshold": 1800},
+        "readinessProbe": {**ask, "periodSeconds": 10, "failureThreshold": 3},
     }
 
 

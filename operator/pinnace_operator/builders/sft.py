@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pinnace_operator.api.fields import quantity_value
-from pinnace_operator.api.sft import Device, SFTJobSpec, TrainerRole
+from pinnace_operator.api.pod import Device
+from pinnace_operator.api.sft import SFTJobSpec, TrainerRole
 from pinnace_operator.builders import environment, jobset, pod
 from pinnace_operator.builders.identity import Identity
 from pinnace_operator.builders.images import Images

@@ -21,7 +21,7 @@ def decide(type_: JobType, resource: Raw, observed: Observed) -> Plan:
     """What to do. Depends on nothing but its arguments, and never on what happened in which order."""
     meta = resource["metadata"]
     identity = Identity.of(resource)
-    before = status.read(resource.get("status"))
+    before = status.read(resource.get("status"), type_.status)
     try:
         spec = type_.parse(resource)
     except ValidationError as error:
@@ -64,5 +64,5 @@ def _invalid(
     )
     ours = JobSet(observed.jobset) if observed.jobset else None
     prune = (ours.prune(),) if ours and ours.owned_by(identity) and not ours.deleting else ()
-    after = JobStatus.model_validate(after.model_dump())
+    after = type(after).model_validate(after.model_dump())
     return Plan(status=after.to_manifest(), prune=prune, events=events.between(before, after, None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 
@@ -19,7 +19,7 @@ _MESSAGE = 4096
 _NODE_LOST = {"DeletionByPodGC", "DeletionByTaintManager", "NodeLost"}
 
 
-def latest(pods: Iterable[Pod], spec: Raw, crashed: Reason) -> LastFailure | None:
+def latest(pods: Iterable[Pod], spec: Raw, crashed: Callable[[str], Reason]) -> LastFailure | None:
     """The failure that explains the newest failed attempt, or None.
 
     In a gang one failure makes others: peers lose their connection, or are killed when the attempt ends. So permanent
@@ -28,7 +28,7 @@ def latest(pods: Iterable[Pod], spec: Raw, crashed: Reason) -> LastFailure | Non
     Args:
         pods: of all attempts that are still visible.
         spec: the pods' template in the job's own spec (`trainer`), for limits and images in messages.
-        crashed: the reason of an end that nobody foresaw.
+        crashed: by the container's name, the reason of an end that nobody foresaw.
     """
     found = [each for pod in pods for each in _of(pod, spec, crashed)]
     if not found:
@@ -40,7 +40,7 @@ def latest(pods: Iterable[Pod], spec: Raw, crashed: Reason) -> LastFailure | Non
     return failure
 
 
-def _of(pod: Pod, spec: Raw, crashed: Reason) -> Iterator[tuple[int, int, LastFailure]]:
+def _of(pod: Pod, spec: Raw, crashed: Callable[[str], Reason]) -> Iterator[tuple[int, int, LastFailure]]:
     """(restart, weight, failure): the lighter, the nearer to the cause."""
     disrupted = _disruption(pod)
     for end in pod.ends():
@@ -56,13 +56,13 @@ def _of(pod: Pod, spec: Raw, crashed: Reason) -> Iterator[tuple[int, int, LastFa
         yield pod.restart, 1, disrupted
 
 
-def _classify(end: End, spec: Raw, crashed: Reason) -> tuple[int, Reason, str]:
+def _classify(end: End, spec: Raw, crashed: Callable[[str], Reason]) -> tuple[int, Reason, str]:
     outcome = end.outcome
     code = _known(end.exit_code)
     if code and code.permanent:
         return 0, code.reason, outcome.message if outcome and outcome.message else ""
     if end.reason == "OOMKilled":
-        limit = ((spec.get("resources") or {}).get("limits") or {}).get("memory")
+        limit = (((end.spec or spec).get("resources") or {}).get("limits") or {}).get("memory")
         allowed = f"its memory limit of {limit}" if limit else "the node's memory (it has no memory limit)"
         return 1, Reason.OUT_OF_MEMORY, f"Container {end.container} was killed because it used more than {allowed}"
     if outcome:
@@ -72,7 +72,7 @@ def _classify(end: End, spec: Raw, crashed: Reason) -> tuple[int, Reason, str]:
         return 1, Reason.POD_CONFIG_INVALID, f"Container {end.container} could not start: {end.message.strip()}"
     name = _signal(end)
     how = f"was ended by {name} (exit code {end.exit_code})" if name else f"ended with exit code {end.exit_code}"
-    return 4, crashed, f"Container {end.container} {how} and left no message"
+    return 4, crashed(end.container), f"Container {end.container} {how} and left no message"
 
 
 def _disruption(pod: Pod) -> LastFailure | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from pinnace_operator.reconcile import clock, failure
 from pinnace_operator.reconcile.jobset import JobSet
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Raw
 from pinnace_operator.reconcile.pods import Pod, read
+from pinnace_operator.reconcile.upstream import Missing, Need
 
 Models = Mapping[str, Mapping[str, Any]]
 """By field of the spec: where a model was found (`resolved` of docs/contracts.md §2)."""
@@ -49,6 +50,20 @@ class JobType:
     """The image that its pods run, also the one that deletes the run's S3 data."""
     overlay: Callable[[Any], PodTemplate]
     """Where its pods run, likewise."""
+    status: type[JobStatus] = JobStatus
+    """What its resources report."""
+    results: Callable[[Job], Mapping[str, Any]] = lambda _: {}
+    """The fields of the status that other kinds don't have."""
+    needs: Callable[[Job], tuple[Need | Missing, ...]] = lambda _: ()
+    """What it needs before it can start besides models."""
+    beside: Callable[[Identity, Any, OperatorSettings], tuple[dict[str, Any], ...]] = lambda *_: ()
+    """Objects that must be there before the JobSet."""
+    starting: Callable[[Job], str] = lambda _: ""
+    """What a start that takes its time is at, for people; empty: the usual words."""
+    crashes: Mapping[str, Reason] = field(default_factory=dict)
+    """By container, for those of other roles: the reason when it ends without a word."""
+    peers: bool = False
+    """Its pods can stand in for each other: they are repeated one by one, and any of them may tell the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +110,7 @@ class Job:
     def last_failure(self) -> LastFailure | None:
         """The latest one, also when its pod is gone."""
         role = {"resources": self.type.pod_resources(self.spec)}
-        seen = failure.latest(self.pods, role, self.type.crashed)
+        seen = failure.latest(self.pods, role, lambda name: self.type.crashes.get(name, self.type.crashed))
         known = self.before.last_failure
         return seen if seen and (known is None or seen.time >= known.time) else known
 

@@ -140,10 +140,12 @@ def _absent(job: Job) -> Situation | None:
         first_attempt=job.next_attempt,
         restarts_before=job.restarts,
     )
-    child = job.type.build(job.identity, job.spec, job.observed.settings, models, budget)
+    settings = job.observed.settings
+    child = job.type.build(job.identity, job.spec, settings, models, budget)
     return Situation(
         reason=Reason.STARTING, message="The pods are being created.", waiting=True, starts=True, inputs=inputs,
-        children=(child,), requeue_after=job.spec.active_deadline_seconds,
+        children=(*job.type.beside(job.identity, job.spec, settings), child),
+        requeue_after=job.spec.active_deadline_seconds,
     )  # fmt: skip
 
 
@@ -190,14 +192,16 @@ def _starting(job: Job) -> Situation:
     again = job.jobset is not None and job.jobset.restarts > 0
     if broken:
         why = f" ({cause.reason} in pod {cause.pod})" if cause else ""
-        text = f"{len(broken)} of {len(job.gang)} pods ended early{why}; all start again from the newest checkpoint."
+        after = "each starts again" if job.type.peers else "all start again from the newest checkpoint"
+        text = f"{len(broken)} of {len(job.gang)} pods ended early{why}; {after}."
         return Situation(reason=Reason.RESTARTING, message=text, waiting=True)
     wait = pending.explain_wait([pod for pod in job.gang if not pod.ended], job.observed.warnings, job.now)
     if wait.reason is Reason.STARTING and again:
         text = f"Attempt {job.attempt + 1} starts from the newest checkpoint. {wait.message}"
         return Situation(reason=Reason.RESTARTING, message=text, waiting=True)
+    message = (wait.reason is Reason.STARTING and job.type.starting(job)) or wait.message
     return Situation(
-        reason=wait.reason, message=wait.message, stalled=wait.stalled, waiting=True, requeue_after=wait.requeue_after
+        reason=wait.reason, message=message, stalled=wait.stalled, waiting=True, requeue_after=wait.requeue_after
     )
 
 
@@ -210,9 +214,8 @@ def _running(job: Job, left: int | None) -> tuple[Situation, int | None]:
         fact = f"No step was reported for {clock.seconds_since(heard, job.now)} s"
         text = explain(Reason.NO_PROGRESS, fact)
         return Situation(reason=Reason.NO_PROGRESS, message=text, running=True, stalled=True), again
-    return Situation(
-        reason=Reason.RUNNING, message=f"{len(job.gang)} of {len(job.gang)} pods run.", running=True
-    ), again
+    run = sum(1 for pod in job.gang if not pod.ended or pod.at_work(job.type.role))
+    return Situation(reason=Reason.RUNNING, message=f"{run} of {len(job.gang)} pods run.", running=True), again
 
 
 def _repaired(job: Job) -> tuple[dict[str, Any], ...]:
@@ -251,6 +254,12 @@ def _models(job: Job) -> tuple[dict[str, dict[str, Any]], tuple[InputRef, ...]] 
             models[field] = upstream.for_pods(source.from_, found.uri, found.digest)
             said = said.model_copy(update={"uri": found.uri, "digest": found.digest})
         inputs.append(said)
+    for need in job.type.needs(job):
+        if isinstance(need, upstream.Missing):
+            missing.append(need)
+        else:
+            models[need.field] = dict(need.resolved)
+            inputs.append(need.ref)
     if missing:
         return min(missing, key=lambda each: not each.final)
     return models, (*inputs, *job.type.data(job.spec))

@@ -30,6 +30,12 @@ class End:
     time: datetime | None
 
     @property
+    def spec(self) -> Raw:
+        """The container as the pod has it; empty when that is not known."""
+        all_ = (self.pod.raw.get("spec") or {}).get("containers") or ()
+        return next((each for each in all_ if each.get("name") == self.container), {})
+
+    @property
     def outcome(self) -> Outcome | None:
         """What the container said, if it is one of ours and had the time to speak."""
         return Outcome.parse(self.message)

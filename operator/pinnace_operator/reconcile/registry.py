@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pinnace_operator.reconcile import sft, toolsandbox
+from pinnace_operator.reconcile import evals, sft, toolsandbox
 from pinnace_operator.reconcile.plan import Observed, Plan, Raw
 
 
@@ -24,13 +24,14 @@ class ChildKind:
 
 
 JOBSET = ChildKind("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets", orphaned=True)
+NETWORK_POLICY = ChildKind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", orphaned=True)
 SERVICE_CHILDREN = (
     ChildKind("v1", "ConfigMap", "configmaps"),
     ChildKind("v1", "ServiceAccount", "serviceaccounts"),
     ChildKind("v1", "Service", "services", orphaned=True),
     ChildKind("rbac.authorization.k8s.io/v1", "Role", "roles"),
     ChildKind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
-    ChildKind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", orphaned=True),
+    NETWORK_POLICY,
     ChildKind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", orphaned=True),
     ChildKind("apps/v1", "Deployment", "deployments", orphaned=True),
     # Facts of every kind, and deleted when worn out; never applied.
@@ -54,6 +55,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "SFTJob": Kind("SFTJob", "sftjobs", sft.reconcile, sft.references, (JOBSET,)),
+    "EvalSuite": Kind("EvalSuite", "evalsuites", evals.reconcile, evals.references, (JOBSET, NETWORK_POLICY)),
     "ToolSandbox": Kind(
         "ToolSandbox", "toolsandboxes", toolsandbox.reconcile, toolsandbox.references, SERVICE_CHILDREN, service=True
     ),

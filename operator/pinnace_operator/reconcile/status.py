@@ -18,9 +18,9 @@ from pinnace_operator.reconcile.situation import Situation
 _LONGEST = 4096
 
 
-def read(raw: Raw | None) -> JobStatus:
-    """The present status of a job."""
-    return recall(JobStatus, raw)
+def read(raw: Raw | None, model: type[JobStatus] = JobStatus) -> JobStatus:
+    """The present status of a job, of its kind's model."""
+    return recall(model, raw)
 
 
 def write(job: Job, now: Situation) -> JobStatus:
@@ -29,7 +29,7 @@ def write(job: Job, now: Situation) -> JobStatus:
     ended = pods.outcomes(job.pods)
     output = now.output or before.output
     suspended_now = _suspends(before, now)
-    return JobStatus(
+    return job.type.status(
         observed_generation=job.identity.generation,
         start_time=before.start_time or (job.now if now.starts else None),
         completion_time=before.completion_time or (job.now if now.final else None),
@@ -43,6 +43,7 @@ def write(job: Job, now: Situation) -> JobStatus:
         restarts=job.restarts + 1 if now.restart and job.restarts == _counted(job) else job.restarts,
         attempt=job.next_attempt if now.starts and not job.jobset else job.attempt,
         active_seconds=job.active_seconds if suspended_now or now.final else before.active_seconds,
+        **job.type.results(job),
     )
 
 
@@ -123,6 +124,7 @@ def _newest(
 
 
 def output_of(job: Job) -> OutputRef | None:
-    """What rank 0 said that it has committed."""
-    said = [outcome.output for end, outcome in pods.outcomes(job.pods) if end.pod.rank == 0 and outcome.output]
+    """What rank 0 (of peers: any of them) said that it has committed."""
+    ended = pods.outcomes(job.pods)
+    said = [outcome.output for end, outcome in ended if (job.type.peers or end.pod.rank == 0) and outcome.output]
     return said[-1] if said else job.before.output

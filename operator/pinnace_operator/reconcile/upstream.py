@@ -27,6 +27,16 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Need:
+    """Something that is there, and what pods find about it in `resolved` under `field`."""
+
+    field: str
+    resolved: Raw
+    ref: InputRef
+    """For the lineage."""
+
+
+@dataclass(frozen=True)
 class Missing:
     """Not there: yet (`WaitingForInput`), or for good (`InputFailed`)."""
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pinnace_operator.api.base import API_VERSION
-from pinnace_operator.reconcile import registry
 from pinnace_operator.reconcile.plan import FINALIZER, EventRecord, Plan, Refusal, SecretRequest
 from pinnace_operator.runtime import kube_errors
 from pinnace_operator.runtime.kinds import KINDS, child_resource
@@ -100,7 +99,7 @@ class Executor:
         name = f"{child.kind}/{meta['name']}"
         if live and memory.applied.get(name) == (*_version(live), digest):
             return None
-        if live is None and registry.KINDS[snapshot.resource["kind"]].service:
+        if live is None and child.kind != "JobSet":
             # Not among our labelled objects: nobody's, somebody else's, or ours without its labels.
             live = await self._kube.get(child, meta["namespace"], meta["name"])
         if live:

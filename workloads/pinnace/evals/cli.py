@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from .suite import cli as suite
+
 _out = Console()
 _err = Console(stderr=True)
 
@@ -201,6 +203,10 @@ def calibrate(
             highlight=False,
             soft_wrap=True,
         )
+
+
+for _command in (suite.preflight, suite.fetch, suite.shard):
+    app.command(hidden=True)(_command)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
 
-from .assemble import AgentOptions, DataOptions, EndpointOptions, assemble, find_data, judge_at, tools_for
+from .assemble import AgentOptions, Assembled, DataOptions, EndpointOptions, assemble, find_data, judge_at, tools_for
 from .blobs import Blobs, open_blobs
 from .errors import BadPlan
 from .grading import grade_all
@@ -61,15 +61,7 @@ class _Remembered(BaseModel):
 
 async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _: None) -> Done:
     """Loads, checks, runs, grades and reports. What can't work raises before the model is asked anything."""
-    loaded = [find_data(each) for each in options.data]
-    tools_for(options.agent.tools)
-    agent = await _checked(options)
-    parts = [
-        assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)
-        for each in loaded
-    ]
-    for part in parts:
-        part.plan.check(pass_at=options.pass_at)
+    parts = await prepare(options)
     blobs = open_blobs(options.out)
     crashed: dict[Unit, str] = {}
     for part, data in zip(parts, options.data, strict=True):
@@ -95,6 +87,20 @@ async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _
             say(f"{name}: stopped by the {progress.stopped}")
     summaries = await asyncio.to_thread(report_on, [part.plan for part in parts], blobs, options.spending)
     return Done(summaries, f"{blobs}/report/report.html", crashed)
+
+
+async def prepare(options: RunOptions) -> list[Assembled]:
+    """Loads and checks. Raises `EvalError`, `pinnace.agent.PolicyError`, `pinnace.chat.TokenizerError`."""
+    loaded = [find_data(each) for each in options.data]
+    tools_for(options.agent.tools)
+    agent = await _checked(options)
+    parts = [
+        assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)
+        for each in loaded
+    ]
+    for part in parts:
+        part.plan.check(pass_at=options.pass_at)
+    return parts
 
 
 async def _checked(options: RunOptions) -> AgentOptions:

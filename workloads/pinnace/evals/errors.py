@@ -33,3 +33,7 @@ class NotPinned(EvalError):
 
 class BadPlan(EvalError):
     """The evaluation can't work as it is asked for."""
+
+
+class EndpointDown(BadPlan):
+    """An endpoint does not answer at all: it may later."""

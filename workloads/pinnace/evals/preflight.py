@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadPlan
+from .errors import BadPlan, EndpointDown
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -35,7 +35,8 @@ async def look(client: AsyncOpenAI, model: str | None) -> Served:
     try:
         listed = [each async for each in client.models.list()]
     except openai.APIConnectionError as error:
-        raise BadPlan(f"{client.base_url} does not answer ({error.__cause__ or error}): is the server up?") from None
+        told = error.__cause__ or error
+        raise EndpointDown(f"{client.base_url} does not answer ({told}): is the server up?") from None
     except openai.NotFoundError:
         if model is None:
             raise BadPlan(f"{client.base_url} does not list its models: give --model") from None

@@ -87,14 +87,19 @@ async def work(
     *,
     spending: Spending | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], str] = lambda: "",
 ) -> Progress:
     """Works until every attempt of the plan is finished, by whomever, or the budget is spent.
+
+    Args:
+        stop: asked before an attempt is begun; says why none should be any more.
 
     Raises:
         pinnace.storage.StorageError, OSError: the records can't be read or written. Start again: all that was written
             counts.
     """
-    return await _Worker(plan, agent, tools, records, shard or Shard(), spending or Spending(), on_progress).work()
+    worker = _Worker(plan, agent, tools, records, shard or Shard(), spending or Spending(), on_progress, stop)
+    return await worker.work()
 
 
 class _Worker:
@@ -107,6 +112,7 @@ class _Worker:
         shard: Shard,
         spending: Spending,
         on_progress: Callable[[Progress], None],
+        stop: Callable[[], str],
     ) -> None:
         self.plan = plan
         self.agent = agent
@@ -116,6 +122,7 @@ class _Worker:
         self.spending = spending
         self.progress = Progress()
         self._on_progress = on_progress
+        self._stop = stop
         self._leases = Leases(records.blobs, shard.owner, shard.ttl)
         self._items = {item.id: item for item in plan.loaded.items}
         self._guard = plan.guard
@@ -150,7 +157,7 @@ class _Worker:
     async def _drain(self, waiting: deque[Unit], elsewhere: list[Unit]) -> None:
         while waiting and not self.progress.stopped:
             unit = waiting.popleft()
-            self.progress.stopped = self._over_budget()
+            self.progress.stopped = self._over_budget() or self._stop()
             if self.progress.stopped:
                 return
             lease = await asyncio.to_thread(self._leases.acquire, f"{self.records.place.of(unit)}/leases")
@@ -202,6 +209,12 @@ class _Worker:
                 log.warning("%s, attempt %d: another worker has taken it over", unit.item, unit.attempt)
                 return True
             return body.result()
+        except asyncio.CancelledError:
+            # The process is asked to end: what was paid for is kept.
+            body.cancel()
+            await asyncio.gather(body, return_exceptions=True)
+            await asyncio.to_thread(checkpointer.flush)
+            raise
         finally:
             for task in (body, heart):
                 task.cancel()

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from pinnace_operator.api.sft import SFTJobSpec
 from pinnace_operator.api.shared import DataSource
 
-from pinnace.chat import TOKENIZER_FILES, ChatTokenizer, Renderer, TemplateError, TokenizerError
+from pinnace.chat import ChatTokenizer, Renderer, TemplateError, TokenizerError
 from pinnace.outcome import InvalidData, InvalidSpec, ModelUnusable
-from pinnace.storage import Checkpoint, Checkpoints, DamagedFile, Incomplete, NotFound, RunDirectory, S3Uri, Storage
+from pinnace.storage import Checkpoint, NotFound, RunDirectory, Storage
 
 from .dataset import BadRecords, DataReport, RenderPolicy, check_records, write_samples
-from .job import Job
 from .records import CONFIG_MAPS, DataSourceError, read_records
 from .scratch import Scratch
 
 log = logging.getLogger(__name__)
-_INDEX = "model.safetensors.index.json"
 
 
 def chat_template(spec: SFTJobSpec) -> str | None:
@@ -33,57 +30,6 @@ def chat_template(spec: SFTJobSpec) -> str | None:
     if not path.is_file():
         raise InvalidSpec(f"data.chatTemplate: ConfigMap {source.name!r} has no key {source.key!r}")
     return path.read_text()
-
-
-def fetch_model(job: Job, storage: Storage, directory: Path) -> None:
-    """Downloads the whole model and checks that it is complete. Raises `ModelUnusable`."""
-    spec, digest = job.spec, job.model.digest
-    try:
-        if spec.model.hub is not None:
-            _fetch_from_hub(spec.model.hub.repo, spec.model.hub.revision, directory)
-        elif digest is not None:
-            storage.fetch(_address(job, storage), directory, digest)
-        else:
-            _fetch_any(storage, _address(job, storage), directory)
-    except (NotFound, Incomplete, DamagedFile) as error:
-        raise ModelUnusable(f"spec.model: {error}") from error
-    check_model(directory, {path.name for path in directory.iterdir()})
-
-
-def fetch_tokenizer(job: Job, storage: Storage, directory: Path) -> None:
-    """Downloads what checking the data needs and looks whether the weights are there. Raises `ModelUnusable`."""
-    if job.spec.model.hub is not None:
-        _fetch_from_hub(job.spec.model.hub.repo, job.spec.model.hub.revision, directory, [*TOKENIZER_FILES, _INDEX])
-        return
-    folder = S3Uri.parse(_address(job, storage))
-    names = {folder.relative(each.uri) for each in storage.list(folder)}
-    if not names:
-        raise ModelUnusable(f"spec.model: nothing is stored at {folder}; check the address")
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in names & {*TOKENIZER_FILES, _INDEX}:
-        with storage.open(folder / name) as source, (directory / name).open("wb") as target:
-            shutil.copyfileobj(source, target)
-    check_model(directory, names)
-
-
-def check_model(directory: Path, names: Iterable[str]) -> None:
-    """`names` are all files of the model, of which `directory` has at least the small ones. Raises `ModelUnusable`."""
-    present = set(names)
-    try:
-        config = json.loads((directory / "config.json").read_text())
-        shards = {"model.safetensors"}
-        if "model.safetensors" not in present and (directory / _INDEX).is_file():
-            shards = set(json.loads((directory / _INDEX).read_text())["weight_map"].values())
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelUnusable(
-            f"spec.model has no readable config.json or weight index ({error}); upload it again"
-        ) from error
-    if not config.get("architectures"):
-        raise ModelUnusable("spec.model: config.json names no `architectures`, so no trainer can build it")
-    if missing := sorted(shards - present):
-        raise ModelUnusable(
-            f"spec.model lacks {', '.join(missing[:3])}; only safetensors are read: upload the whole folder"
-        )
 
 
 def renderer(directory: Path, template: str | None) -> Renderer:
@@ -145,38 +91,3 @@ def _sources(spec: SFTJobSpec) -> dict[str, DataSource]:
     if spec.data.eval is not None:
         sources["eval"] = spec.data.eval
     return sources
-
-
-def _address(job: Job, storage: Storage) -> str:
-    uri = job.model.uri or job.spec.model.uri
-    if uri is None:
-        raise ModelUnusable("spec.model.from was not resolved to an address; this is a fault of the operator")
-    if job.model.checkpoint == "best":
-        best = Checkpoints(storage.transfer, S3Uri.parse(uri)).best()
-        if best is None:
-            raise ModelUnusable(f"spec.model.from.checkpoint: {uri} has no complete checkpoint; use the output instead")
-        return f"{best.uri}/model"
-    return str(uri)
-
-
-def _fetch_any(storage: Storage, uri: str, directory: Path) -> None:
-    try:
-        storage.fetch(uri, directory)
-    except Incomplete:
-        # A folder that a person uploaded with another tool has no manifest; what is missing shows in `check_model`.
-        folder = S3Uri.parse(uri)
-        for each in storage.list(folder):
-            target = directory / folder.relative(each.uri)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with storage.open(each.uri) as source, target.open("wb") as file:
-                shutil.copyfileobj(source, file, 8 << 20)
-
-
-def _fetch_from_hub(repo: str, revision: str | None, directory: Path, only: list[str] | None = None) -> None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        snapshot_download(repo, revision=revision, local_dir=directory, allow_patterns=only)
-    except (RepositoryNotFoundError, RevisionNotFoundError, HfHubHTTPError) as error:
-        raise ModelUnusable(f"spec.model.hub: {error}") from error

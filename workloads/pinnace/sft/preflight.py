@@ -6,6 +6,7 @@ import logging
 import tempfile
 from pathlib import Path
 
+from pinnace.model import fetch_tokenizer
 from pinnace.storage import Storage
 
 from . import inputs
@@ -24,7 +25,7 @@ def preflight(job: Job) -> None:
     if run.published() is not None:
         return
     with tempfile.TemporaryDirectory() as folder:
-        inputs.fetch_tokenizer(job, storage, Path(folder))
+        fetch_tokenizer(job.spec.model, job.model, storage, Path(folder))
         rendering = inputs.renderer(Path(folder), template)
         if Node.from_env(job).rank == 0:
             reports = inputs.check_data(job.spec, storage, rendering)

@@ -12,6 +12,7 @@ from pinnace_operator.api.conditions import Reason
 from pinnace_operator.api.outcome import ExitCode, Outcome
 from pinnace_operator.api.status import OutputRef
 
+from pinnace.model import fetch_model
 from pinnace.storage import Ancestor, RunDirectory, Storage
 
 from . import inputs
@@ -56,7 +57,7 @@ def supervise(job: Job, scratch: Scratch) -> Outcome:
 def prepare(job: Job, storage: Storage, run: RunDirectory, scratch: Scratch, node: Node) -> None:
     """Model, data and checkpoint on local disk, and `plan.json` for the workers."""
     _clear(scratch.root)
-    inputs.fetch_model(job, storage, scratch.model)
+    fetch_model(job.spec.model, job.model, storage, scratch.model)
     template = inputs.chat_template(job.spec)
     reports = inputs.write_data(job.spec, storage, inputs.renderer(scratch.model, template), scratch.data)
     if node.rank == 0:

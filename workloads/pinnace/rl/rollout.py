@@ -25,15 +25,34 @@ class SamplingParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """One answer; `ids` include the stop token when there is one."""
+    """One answer; `ids` include the stop token when there is one.
+
+    `abort`: a weight update cut it short. Whoever asked goes on from the tokens it has; the versions tell them apart.
+    """
 
     ids: tuple[int, ...]
     behaviour_logprobs: tuple[float, ...]
     policy_versions: tuple[int, ...]
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "abort"]
 
 
 class RolloutEngine(Protocol):
-    """A model server. Raises `EngineUnavailable`; returns whatever the server said, which the caller checks."""
+    """Tokens for tokens. Raises `EngineUnavailable`; returns whatever the server said, which the caller checks."""
 
     async def generate(self, ids: Sequence[int], parameters: SamplingParameters) -> Generation: ...
+
+
+class RolloutServer(RolloutEngine, Protocol):
+    """One model server, whose weights follow the trainer's. Every call raises `EngineUnavailable`."""
+
+    async def load_weights(self, version: int, uri_or_path: str) -> None:
+        """Takes the weights of a Hugging Face folder; what was computed with the old ones (prefix cache) is dropped."""
+
+    async def pause(self) -> None:
+        """No token is drawn until `resume`: running requests are held, or come back with `abort`; new ones wait."""
+
+    async def resume(self) -> None:
+        """Goes on."""
+
+    async def version(self) -> int:
+        """Of the weights that are loaded; -1 before the first `load_weights`."""

@@ -7,6 +7,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from pinnace.chat import ChatTokenizer, Conversation, Message, ParsedTurn, TemplateError, parse_turn
 from pinnace.rl.rollout import EngineUnavailable, Generation, RolloutEngine, SamplingParameters
@@ -112,7 +113,7 @@ class Capture:
         return Answer(
             id=secrets.token_hex(12),
             message=message,
-            finish="tool_calls" if message.tool_calls and generation.finish == "stop" else generation.finish,
+            finish=_finish(generation, message),
             prompt_tokens=len(ids),
             output_tokens=len(generation.ids),
         )
@@ -149,3 +150,9 @@ def _with_ids(message: Message) -> Message:
     return replace(
         message, tool_calls=tuple(replace(call, id=f"call_{secrets.token_hex(8)}") for call in message.tool_calls)
     )
+
+
+def _finish(generation: Generation, message: Message) -> Literal["stop", "length", "tool_calls"]:
+    if generation.finish != "stop":
+        return "length"
+    return "tool_calls" if message.tool_calls else "stop"

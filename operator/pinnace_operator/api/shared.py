@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -25,10 +25,10 @@ from pinnace_operator.api.fields import (
 def exactly_one(model: str, *fields: str) -> Rule:
     """A union: one of the fields (camelCase) is given, and only one."""
     present = ", ".join(f"has(self.{field})" for field in fields)
-    names = {"from": "from_", "configMap": "config_map"}
 
-    def check(value: Any) -> bool:
-        return sum(getattr(value, names.get(field, field)) is not None for field in fields) == 1
+    def check(value: ApiModel) -> bool:
+        known = type(value).model_fields.items()
+        return sum(getattr(value, name) is not None for name, field in known if field.alias in fields) == 1
 
     return Rule(f"[{present}].exists_one(given, given)", f"{model}: give exactly one of {', '.join(fields)}", check)
 

@@ -62,6 +62,18 @@ def run(config: Config) -> None:
 
 
 @app.command()
+def prepare(role: Annotated[str, typer.Argument(help="trainer, rollout, sampler, coordinator or proxy")]) -> None:
+    """In a pod of an RLRun: brings what the role needs to its disk, checks it, and writes the configuration."""
+
+    def work() -> None:
+        from .pod.prepare import prepare as prepare_pod
+
+        prepare_pod(role)
+
+    _stage(work)
+
+
+@app.command()
 def coordinator(config: Config) -> None:
     """Decides what is played and what makes a step; keeps the trajectories."""
     from .processes import coordinate

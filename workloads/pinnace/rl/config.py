@@ -95,6 +95,7 @@ class LossConfig(_Part):
     """`name` of `pinnace.rl.loss.LOSSES`, then factors of `CORRECTIONS` in order, each with its parameters."""
 
     name: str = "grpo"
+    parameters: dict[str, float] = Field(default_factory=dict)
     corrections: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 

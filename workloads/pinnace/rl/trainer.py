@@ -157,4 +157,5 @@ def optimizer(config: RunConfig, step: int) -> OptimizerParameters:
 def make_loss(config: RunConfig) -> Loss:
     """Raises KeyError for names that `setup.check` refuses earlier."""
     factors = [partial(CORRECTIONS[name], **given) for name, given in config.loss.corrections.items()]
-    return corrected(LOSSES[config.loss.name], factors) if factors else LOSSES[config.loss.name]
+    loss = partial(LOSSES[config.loss.name], **config.loss.parameters)
+    return corrected(loss, factors) if factors else loss

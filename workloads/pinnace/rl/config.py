@@ -27,7 +27,7 @@ class _Part(BaseModel):
 
 
 class LoopAgent(_Part):
-    """`pinnace.agent`, EvalSuite's loop. `tools`: `module:function` of a task that gives an async context of `Tools`."""
+    """`pinnace.agent`. `tools`: `module:function` of a task that gives an async context manager of `Tools`."""
 
     policy: str = "none"
     dialect: str = "native"

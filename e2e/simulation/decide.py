@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from pinnace_operator.api.progress import ProgressReport
+from pinnace_operator.api.rlstatus import RLRunStatus
 from pinnace_operator.api.status import JobStatus
 from pinnace_operator.api.toolsandbox_status import ToolSandboxStatus
 from pinnace_operator.reconcile import registry
@@ -31,10 +32,13 @@ def decide(resource: Object, **facts: Any) -> Plan:
 
 
 def _check_job(resource: Object, plan: Plan) -> None:
-    JobStatus.from_manifest(dict(plan.status))
-    assert len(plan.children) <= 1
-    assert all(child["metadata"]["name"] == resource["metadata"]["name"] for child in plan.children)
-    assert all("suspend" not in child["spec"] for child in plan.children)
+    status = {"RLRun": RLRunStatus}.get(resource["kind"], JobStatus)
+    status.from_manifest(dict(plan.status))
+    sets = [child for child in plan.children if child["kind"] == "JobSet"]
+    assert len(sets) <= 1
+    assert all(child["kind"] in ("JobSet", "NetworkPolicy") for child in plan.children)
+    assert all(child["metadata"]["name"] == resource["metadata"]["name"] for child in sets)
+    assert all("suspend" not in child["spec"] for child in sets)
 
 
 def _check_service(resource: Object, plan: Plan) -> None:

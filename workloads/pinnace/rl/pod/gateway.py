@@ -13,7 +13,7 @@ from pinnace.rl.config import Task
 from pinnace.tools.client import GatewayRefused, ToolClient
 from pinnace.tools.outcome import ToolResult
 
-URL, TOKEN = "PINNACE_TOOLS_URL", "PINNACE_TOOLS_TOKEN"  # noqa: S105 - a variable's name
+URL, TOKEN = "PINNACE_TOOLS_URL", "PINNACE_TOOLS_TOKEN"
 
 
 class _Tools:

@@ -21,9 +21,13 @@ from pinnace.rl.config import RunConfig
 SCRATCH = Path("/scratch")
 _BUILTIN = "pinnace.rl.pod.arithmetic"
 _GATEWAY = "pinnace.rl.pod.gateway:tools"
-_LOSSES = {"grpo": "grpo", "dr_grpo": "dr-grpo", "gspo": "gspo", "cispo": "cispo", "minirl": "minirl",
-           "decoupled_ppo": "decoupled-ppo"}  # fmt: skip
-_CORRECTIONS = {"icepop": "icepop", "tis": "tis", "geometric_mask": "geometric-mask", "off_policy_mask": "opsm"}  # fmt: skip
+_LOSSES = {
+    "grpo": "grpo", "dr_grpo": "dr-grpo", "gspo": "gspo", "cispo": "cispo", "minirl": "minirl",
+    "decoupled_ppo": "decoupled-ppo",
+}  # fmt: skip
+_CORRECTIONS = {
+    "icepop": "icepop", "tis": "tis", "geometric_mask": "geometric-mask", "off_policy_mask": "opsm",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from pinnace_operator.api.evalstatus import EvalSuiteStatus
 from pinnace_operator.api.progress import ProgressReport
 from pinnace_operator.api.rlstatus import RLRunStatus
 from pinnace_operator.api.status import JobStatus
 from pinnace_operator.api.toolsandbox_status import ToolSandboxStatus
 from pinnace_operator.reconcile import registry
-from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan
+from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Raw
 
 from e2e.simulation.objects import NOW, Object
 
@@ -32,26 +33,29 @@ def decide(resource: Object, **facts: Any) -> Plan:
 
 
 def _check_job(resource: Object, plan: Plan) -> None:
-    status = {"RLRun": RLRunStatus}.get(resource["kind"], JobStatus)
+    """One JobSet with the job's name, which Kueue may suspend; what must be there before it comes first."""
+    status = {"EvalSuite": EvalSuiteStatus, "RLRun": RLRunStatus}.get(resource["kind"], JobStatus)
     status.from_manifest(dict(plan.status))
-    sets = [child for child in plan.children if child["kind"] == "JobSet"]
-    assert len(sets) <= 1
-    assert all(child["kind"] in ("JobSet", "NetworkPolicy") for child in plan.children)
-    assert all(child["metadata"]["name"] == resource["metadata"]["name"] for child in sets)
-    assert all("suspend" not in child["spec"] for child in sets)
+    *beside, jobset = plan.children or (None,)
+    assert all(child["kind"] == "NetworkPolicy" and _owned(resource, child) for child in beside)
+    if jobset:
+        assert (jobset["kind"], jobset["metadata"]["name"]) == ("JobSet", resource["metadata"]["name"])
+        assert "suspend" not in jobset["spec"]
 
 
 def _check_service(resource: Object, plan: Plan) -> None:
     """Every child is the resource's own, under a name of its own; nothing is made and deleted at once; no finalizer."""
     ToolSandboxStatus.from_manifest(dict(plan.status))
-    meta = resource["metadata"]
     names = [(child["kind"], child["metadata"]["name"]) for child in plan.children]
     assert len(set(names)) == len(names)
     assert not {(prune.kind, prune.name) for prune in plan.prune} & set(names)
-    for child in plan.children:
-        (owner,) = child["metadata"]["ownerReferences"]
-        assert (owner["uid"], owner["controller"]) == (meta["uid"], True)
-        assert child["metadata"]["namespace"] == meta["namespace"]
-        assert child["metadata"]["labels"]["pinnace.dev/uid"] == meta["uid"]
+    assert all(_owned(resource, child) for child in plan.children)
     assert not plan.finalizer
     assert "Secret" not in {kind for kind, _ in names}
+
+
+def _owned(resource: Object, child: Raw) -> bool:
+    meta, (owner,) = resource["metadata"], child["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"]) == (meta["uid"], True)
+    assert child["metadata"]["namespace"] == meta["namespace"]
+    return bool(child["metadata"]["labels"]["pinnace.dev/uid"] == meta["uid"])

@@ -11,6 +11,7 @@ from pinnace_operator.reconcile.plan import OperatorSettings
 
 from e2e.simulation import toolsandbox as tools
 from e2e.simulation.decide import decide
+from e2e.simulation.evalsuite import evalsuite
 from e2e.simulation.objects import OUTPUT, Object, ended, jobset, outcome, pod, sftjob, started, waiting
 
 SCRIPTS = Path(__file__).parents[2] / "charts" / "pinnace" / "argocd"
@@ -66,6 +67,9 @@ CASES: list[tuple[str, Object, str, str]] = [
         "Healthy", "Completed",
     ),
     ("failed", reconciled(sftjob(nonsense=1)), "Degraded", "InvalidSpec"),
+    ("a suite starts", reconciled(evalsuite()), "Progressing", "Starting"),
+    ("a suite waits", reconciled(evalsuite(toolSandbox={"name": "tools"})), "Progressing", "ToolSandbox/tools"),
+    ("a suite can't work", reconciled(evalsuite(nonsense=1)), "Degraded", "InvalidSpec"),
     ("tools without status", tools.toolsandbox(), "Progressing", "operator"),
     ("tools of an old generation", tools.toolsandbox(status=OLD), "Progressing", "generation 1"),
     ("tools start", reconciled(tools.toolsandbox()), "Progressing", "Starting"),

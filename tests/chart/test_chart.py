@@ -57,7 +57,7 @@ def test_lint_finds_nothing() -> None:
 def test_the_default_installation(render: Render) -> None:
     assert render().kinds() == [
         "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition",
-        "CustomResourceDefinition", "Deployment", "NetworkPolicy", "Role", "RoleBinding", "Service", "ServiceAccount",
+        "CustomResourceDefinition", "CustomResourceDefinition", "Deployment", "NetworkPolicy", "Role", "RoleBinding", "Service", "ServiceAccount",
     ]  # fmt: skip
 
 
@@ -102,6 +102,8 @@ def test_the_operator_has_no_more_rights_than_it_needs(render: Render, namespace
         writes = {each[:2] for each in granted if each[3] in writing}
         assert writes - {("authentication.k8s.io", "tokenreviews")} == {
             ("pinnace.dev", "sftjobs"), ("pinnace.dev", "sftjobs/status"), ("pinnace.dev", "sftjobs/finalizers"),
+            ("pinnace.dev", "evalsuites"), ("pinnace.dev", "evalsuites/status"),
+            ("pinnace.dev", "evalsuites/finalizers"),
             ("pinnace.dev", "toolsandboxes/status"), ("pinnace.dev", "toolsandboxes/finalizers"),
             ("jobset.x-k8s.io", "jobsets"), ("", "events"), ("", "pods"), ("apps", "deployments"), ("", "services"),
             ("", "configmaps"), ("", "serviceaccounts"), ("", "secrets"),
@@ -110,7 +112,7 @@ def test_the_operator_has_no_more_rights_than_it_needs(render: Render, namespace
         }  # fmt: skip
         assert {each[3] for each in granted if each[1] == "secrets"} == {"create"}, "Secrets are never read"
         assert {each[3] for each in granted if each[1] == "pods"} == {"get", "list", "watch", "delete"}
-        ours = {each for each in granted if each[1] in ("sftjobs", "toolsandboxes")}
+        ours = {each for each in granted if each[1] in ("sftjobs", "evalsuites", "toolsandboxes")}
         assert not {each for each in ours if each[3] in ("create", "update", "delete")}
         forbidden = {"pods/exec", "pods/log", "clusterroles", "clusterrolebindings", "nodes"}
         assert not {each for each in granted if each[1] in forbidden or each[3] in ("escalate", "bind", "impersonate")}

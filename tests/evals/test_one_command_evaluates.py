@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +10,10 @@ import pytest
 from pinnace.cli import build
 from typer.testing import CliRunner, Result
 
-from e2e.faults.model import Answer, Request, ScriptedModel, Trouble, scripted_model
+from e2e.faults.model import Answer, Request
 from e2e.synthetic import questions, write
 
-
-@contextmanager
-def serving(script: Callable[[Request], Answer | Trouble], **settings: Any) -> Iterator[ScriptedModel]:
-    """A scripted model in a thread: the command has an event loop of its own."""
-    import asyncio
-
-    ready, made = threading.Event(), list[ScriptedModel]()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        async with scripted_model(script, **settings) as model:
-            made.append(model)
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield made[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-        loop.close()
+from .conftest import serving
 
 
 def pinnace(*arguments: object) -> Result:

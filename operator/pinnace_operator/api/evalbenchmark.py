@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -21,6 +22,9 @@ BenchmarkName = Annotated[
 ]
 
 
+_FILE = r"\.(yaml|yml|py)$"
+
+
 class GraderProfile(StrEnum):
     """Whose way of grading."""
 
@@ -36,7 +40,15 @@ class BenchmarkSource(ApiModel):
     config_map: ConfigMapSource | None = None
     """A benchmark of your own: the key is its YAML file; files that it names are keys of the same ConfigMap, or S3."""
 
-    rules = (exactly_one("source", "uri", "configMap"),)
+    rules = (
+        exactly_one("source", "uri", "configMap"),
+        Rule(
+            f"!has(self.configMap) || self.configMap.key.matches(r'{_FILE}')",
+            "source.configMap.key: a benchmark of your own is a file whose name ends in .yaml or .py: rename the key",
+            lambda source: source.config_map is None or re.search(_FILE, source.config_map.key) is not None,
+            field=".configMap",
+        ),
+    )
 
 
 class EvalBenchmark(ApiModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, Rule
-from pinnace_operator.api.evalagent import EvalAgent
+from pinnace_operator.api.evalagent import Dialect, EvalAgent
 from pinnace_operator.api.evalbenchmark import EvalBenchmark, Judge
 from pinnace_operator.api.evalengine import Engine
 from pinnace_operator.api.evalresult import MOST_BENCHMARKS, MOST_COMPARED
@@ -30,6 +30,14 @@ from pinnace_operator.api.shared import ModelSource
 _Price = Annotated[
     DecimalString, decimal_between("0", "1000000", 'must be a decimal in quotes, not below 0, such as "0.15"')
 ]
+
+
+def _each_server(condition: str) -> str:
+    """CEL: it holds for the server, whichever engine it is; also where there is none."""
+    return " && ".join(
+        f"(!has(self.engine.{name}) || ({condition.replace('server', f'self.engine.{name}')}))"
+        for name in ("vllm", "sglang")
+    )
 
 
 class ToolSandboxRef(ApiModel):
@@ -112,6 +120,30 @@ class EvalSuiteSpec(JobSpec):
             "set model, or use engine.external without it",
             lambda spec: (spec.model is None) != (spec.engine.external is None),
             field=".model",
+        ),
+        Rule(
+            f"!has(self.toolSandbox) || self.agent.dialect != 'Native' || {_each_server('has(server.toolParser)')}",
+            "engine.toolParser: native tool calls have to be parsed by the server: set it (hermes for vLLM, qwen25 for "
+            "SGLang), or set agent.dialect to Hermes",
+            lambda spec: (
+                spec.tool_sandbox is None
+                or spec.agent.dialect is not Dialect.NATIVE
+                or spec.engine.server is None
+                or spec.engine.server.tool_parser is not None
+            ),
+            field=".engine",
+        ),
+        Rule(
+            "!has(self.agent.contextTokens) || "
+            + _each_server("!has(server.contextTokens) || self.agent.contextTokens <= server.contextTokens"),
+            "agent.contextTokens: it is longer than the server's: lower it, or raise engine's contextTokens",
+            lambda spec: (
+                spec.agent.context_tokens is None
+                or spec.engine.server is None
+                or spec.engine.server.context_tokens is None
+                or spec.agent.context_tokens <= spec.engine.server.context_tokens
+            ),
+            field=".agent",
         ),
     )
 

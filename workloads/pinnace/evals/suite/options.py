@@ -98,7 +98,6 @@ def _agent(job: Job, storage: Storage, shard: int, environ: Mapping[str, str]) -
     else:
         urls = (environ.get("PINNACE_MODEL_URLS") or _NOBODY).split(",")
         endpoint, tokenizer = EndpointOptions(urls[shard % len(urls)], ""), str(_tokenizer(job, storage))
-    tools = job.resolved.get("toolSandbox")
     return AgentOptions(
         endpoint=endpoint,
         tokenizer=tokenizer,
@@ -111,9 +110,14 @@ def _agent(job: Job, storage: Storage, shard: int, environ: Mapping[str, str]) -
             float(agent.top_p) if agent.top_p else None,
         ),
         limits=Limits(turns=agent.turns, wall_seconds=agent.attempt_seconds),
-        tools=str(tools.uri) if tools else "none",
+        tools=_tools(job),
         model_digest=_digest(job, storage),
     )
+
+
+def _tools(job: Job) -> str:
+    where = job.resolved.get("toolSandbox")
+    return str(where.uri) if where else "none"
 
 
 def _tokenizer(job: Job, storage: Storage) -> Path:

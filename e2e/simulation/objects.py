@@ -39,18 +39,6 @@ def sftjob(
     }  # fmt: skip
 
 
-def rlrun(
-    name: str = "job", *, uid: str = UID, status: Object | None = None, meta: Object | None = None, **spec: Any
-) -> Object:
-    """A valid RLRun in namespace `team`; keywords are fields of the spec."""
-    whole = {
-        "model": {"uri": "s3://pinnace/models/tiny"}, "tasks": {"builtin": {"name": "arithmetic-tools"}},
-        "agent": {"loop": {}}, "reward": {"builtin": {}}, "steps": 100, "contextTokens": 512, "turnTokens": 64,
-        "rollout": {"reference": {"replicas": 2}}, "trainer": {"device": "cpu"}, **spec,
-    }  # fmt: skip
-    return {**sftjob(name, uid=uid, status=status, meta=meta), "kind": "RLRun", "spec": whole}
-
-
 def condition(
     type_: str, status: str = "True", reason: str = "Running", seconds: int = -600, message: str = ""
 ) -> Object:

@@ -104,6 +104,7 @@ def test_the_operator_has_no_more_rights_than_it_needs(render: Render, namespace
             ("pinnace.dev", "sftjobs"), ("pinnace.dev", "sftjobs/status"), ("pinnace.dev", "sftjobs/finalizers"),
             ("pinnace.dev", "evalsuites"), ("pinnace.dev", "evalsuites/status"),
             ("pinnace.dev", "evalsuites/finalizers"),
+            ("pinnace.dev", "rlruns"), ("pinnace.dev", "rlruns/status"), ("pinnace.dev", "rlruns/finalizers"),
             ("pinnace.dev", "toolsandboxes/status"), ("pinnace.dev", "toolsandboxes/finalizers"),
             ("jobset.x-k8s.io", "jobsets"), ("", "events"), ("", "pods"), ("apps", "deployments"), ("", "services"),
             ("", "configmaps"), ("", "serviceaccounts"), ("", "secrets"),
@@ -112,7 +113,7 @@ def test_the_operator_has_no_more_rights_than_it_needs(render: Render, namespace
         }  # fmt: skip
         assert {each[3] for each in granted if each[1] == "secrets"} == {"create"}, "Secrets are never read"
         assert {each[3] for each in granted if each[1] == "pods"} == {"get", "list", "watch", "delete"}
-        ours = {each for each in granted if each[1] in ("sftjobs", "evalsuites", "toolsandboxes")}
+        ours = {each for each in granted if each[1] in ("sftjobs", "evalsuites", "rlruns", "toolsandboxes")}
         assert not {each for each in ours if each[3] in ("create", "update", "delete")}
         forbidden = {"pods/exec", "pods/log", "clusterroles", "clusterrolebindings", "nodes"}
         assert not {each for each in granted if each[1] in forbidden or each[3] in ("escalate", "bind", "impersonate")}

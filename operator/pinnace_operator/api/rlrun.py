@@ -13,7 +13,7 @@ from pinnace_operator.api.job import JobSpec
 from pinnace_operator.api.metadata import ObjectMeta, name_rules
 from pinnace_operator.api.rlagent import RLAgent, RLReward, TaskSource
 from pinnace_operator.api.rlroles import RLCheckpointing, RLControl, RLOptimizer, RLSampler, RLTrainer, Rollout
-from pinnace_operator.api.rlsignal import Clipped, RLLoss, RLSchedule, RLSignal
+from pinnace_operator.api.rlsignal import RLLoss, RLSchedule, RLSignal
 from pinnace_operator.api.rlstatus import RLRunStatus
 from pinnace_operator.api.shared import JobKind, ModelSource
 
@@ -42,7 +42,7 @@ class RLRunSpec(JobSpec):
     """Seed of the tasks' order and of everything random."""
     schedule: RLSchedule = Field(default_factory=RLSchedule)
     signal: RLSignal = Field(default_factory=RLSignal)
-    loss: RLLoss = Field(default_factory=lambda: RLLoss(grpo=Clipped()))
+    loss: RLLoss = Field(default_factory=RLLoss)
     optimizer: RLOptimizer = Field(default_factory=RLOptimizer)
     rollout: Rollout
     sampler: RLSampler = Field(default_factory=RLSampler)

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, Rule
 from pinnace_operator.api.fields import DecimalString, decimal_between, whole
-from pinnace_operator.api.shared import exactly_one
 
 _Share = Annotated[
     DecimalString,
@@ -233,8 +232,18 @@ class Corrections(ApiModel):
     off_policy_mask: OffPolicyMask | None = None
 
 
+_LOSSES = {
+    "grpo": "grpo",
+    "drGrpo": "dr_grpo",
+    "gspo": "gspo",
+    "cispo": "cispo",
+    "minirl": "minirl",
+    "decoupledPpo": "decoupled_ppo",
+}
+
+
 class RLLoss(ApiModel):
-    """Exactly one loss with its parameters, such as `grpo: {}`, and corrections."""
+    """One loss with its parameters, such as `gspo: {}` (none: grpo), and corrections."""
 
     grpo: Clipped | None = None
     """GRPO with DAPO's clip-higher."""
@@ -247,4 +256,10 @@ class RLLoss(ApiModel):
     decoupled_ppo: Decoupled | None = None
     corrections: Corrections = Field(default_factory=Corrections)
 
-    rules = (exactly_one("loss", "grpo", "drGrpo", "gspo", "cispo", "minirl", "decoupledPpo"),)
+    rules = (
+        Rule(
+            f"[{', '.join(f'has(self.{name})' for name in _LOSSES)}].filter(given, given).size() <= 1",
+            f"loss: give at most one of {', '.join(_LOSSES)}: remove the others",
+            lambda loss: sum(getattr(loss, name) is not None for name in _LOSSES.values()) <= 1,
+        ),
+    )

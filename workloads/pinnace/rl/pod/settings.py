@@ -11,14 +11,13 @@ from typing import Any
 from pinnace_operator.api.rlagent import RLAgent
 from pinnace_operator.api.rlroles import TrainOffload
 from pinnace_operator.api.rlrun import RLRunSpec
-from pinnace_operator.api.rlsignal import RLLoss, RLSignal, ZeroVariance
+from pinnace_operator.api.rlsignal import Clipped, RLLoss, RLSignal, ZeroVariance
 from pinnace_operator.api.sft import Precision
 from pydantic import ValidationError
 
 from pinnace.outcome import InvalidSpec
 from pinnace.rl.config import RunConfig
 
-SCRATCH = Path("/scratch")
 _BUILTIN = "pinnace.rl.pod.arithmetic"
 _GATEWAY = "pinnace.rl.pod.gateway:tools"
 _LOSSES = {
@@ -44,7 +43,7 @@ class Place:
     proxy: str
     servers: tuple[str, ...]
     mirrors: tuple[str, ...]
-    folder: Path = SCRATCH
+    folder: Path = Path("/scratch")
 
     @classmethod
     def from_env(cls, storage: str, environ: Mapping[str, str] = os.environ) -> Place:
@@ -56,6 +55,7 @@ class Place:
                 proxy=environ["PINNACE_RL_PROXY"],
                 servers=tuple(environ["PINNACE_RL_SERVERS"].split(",")),
                 mirrors=tuple(environ["PINNACE_RL_MIRRORS"].split(",")),
+                folder=Path(environ.get("PINNACE_SCRATCH", "/scratch")),
             )
         except KeyError as missing:
             raise InvalidSpec(
@@ -178,13 +178,13 @@ def _denoising(signal: RLSignal, seed: int) -> dict[str, Any]:
 
 
 def _loss(loss: RLLoss) -> dict[str, Any]:
-    name = next(name for name in _LOSSES if getattr(loss, name) is not None)
+    name = next((name for name in _LOSSES if getattr(loss, name) is not None), "grpo")
     corrections = {
         known: _numbers(getattr(loss.corrections, field))
         for field, known in _CORRECTIONS.items()
         if getattr(loss.corrections, field) is not None
     }
-    return {"name": _LOSSES[name], "parameters": _numbers(getattr(loss, name)), "corrections": corrections}
+    return {"name": _LOSSES[name], "parameters": _numbers(getattr(loss, name) or Clipped()), "corrections": corrections}
 
 
 def _numbers(part: Any) -> dict[str, float]:

@@ -258,14 +258,14 @@ def test_what_can_not_work_is_said_before_anything_expensive_starts(
 
 def test_a_run_trains_in_the_containers_that_the_operator_makes(pods: Callable[..., Pods]) -> None:
     """Weights go by S3 and the mirror beside the server; every process has its own container's environment."""
-    made = pods()
-    for role in made.pods:
-        assert made.start(role, rl.PREPARE).wait(300) == 0, made.log()
+    made = pods(agent={"function": "tests.rl.players:two_turns", "attemptSeconds": 120})
+    for preparing in [made.start(role, rl.PREPARE) for role in made.pods]:
+        assert preparing.wait(300) == 0, made.log()
     for role, container in (("coordinator", "coordinator"), ("rollout", "mirror"), ("rollout", "rollout"),
                             ("proxy", "proxy"), ("sampler", "sampler"), ("trainer", "trainer")):  # fmt: skip
         made.start(role, container)
     trainer = made.started["trainer-trainer"]
-    deadline = time.monotonic() + 480
+    deadline = time.monotonic() + 900
     while trainer.poll() is None and time.monotonic() < deadline:
         time.sleep(1)
     assert trainer.poll() == 0, made.log()

@@ -73,6 +73,10 @@ class Processes:
     def logs(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text()[-2000:]}" for path in sorted(self.folder.glob("*.log")))
 
+    def until_after(self, step: int) -> None:
+        """More steps than that are made, or the trainer has ended."""
+        self.until(lambda: len(self.steps) > step or self.running["trainer"].poll() is not None)
+
     def until(self, met: Any, *, seconds: float = 500) -> None:
         began = time.monotonic()
         while not met():
@@ -102,7 +106,7 @@ def test_nothing_is_trained_twice_or_lost_whoever_is_killed(tmp_path: Path) -> N
     with processes(tmp_path, steps=15, checkpointEvery=3) as run:
         delivered, seen = set[str](), 0
         for victim in ["trainer", "sampler", "coordinator", "proxy", "server", "trainer", "coordinator", "sampler"]:
-            run.until(lambda: len(run.steps) > seen or run.running["trainer"].poll() is not None)
+            run.until_after(seen)
             time.sleep(dice.random())
             if run.running["trainer"].poll() is not None:
                 break

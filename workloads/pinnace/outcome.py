@@ -19,7 +19,7 @@ from pinnace.storage.errors import StorageError, StorageUnavailable
 log = logging.getLogger(__name__)
 
 TERMINATION_LOG = Path("/dev/termination-log")
-_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "HF_TOKEN")
+_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "HF_TOKEN", "PINNACE_RL_KEY")
 _CRASHED = 1  # any code that is not in ExitCode: the operator restarts and counts it
 
 

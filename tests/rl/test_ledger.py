@@ -18,7 +18,7 @@ from .runs import document
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    return RunConfig.model_validate(document(tmp_path, tmp_path))
+    return RunConfig.model_validate(document(tmp_path, tmp_path, steps=30))
 
 
 def opened(config: RunConfig) -> Ledger:
@@ -104,6 +104,20 @@ def test_a_second_trainer_is_refused(config: RunConfig) -> None:
         ledger.batch(1 + 2)
     with pytest.raises(OutOfStep, match="another trainer took over"):
         ledger.stepped(2, 7)
+
+
+def test_a_run_is_finished_when_its_last_checkpoint_is_durable_and_no_sooner(config: RunConfig) -> None:
+    ledger = begun(config)
+    ledger.begin(29, None)
+    ledger.served(1)
+    play(ledger, ledger.take("s", 8, now=0))
+    assert ledger.batch(30)
+    ledger.stepped(30, 2)
+    assert not ledger.finished, "its trainer may yet die, and need samplers"
+    ledger.ack(30)
+    assert ledger.finished
+    assert opened(config).finished
+    assert ledger.take("s", 8, now=0) == []
 
 
 def test_every_group_has_one_task_and_each_round_has_all(config: RunConfig) -> None:

@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestServer
+from pinnace.chat import ChatTokenizer
 from pinnace.outcome import InvalidData, InvalidSpec
+from pinnace.rl.capture.capture import Capture
+from pinnace.rl.capture.proxy import Proxy
+from pinnace.rl.capture.session import Sessions
 from pinnace.rl.config import RunConfig
+from pinnace.rl.rollout import SamplingParameters
 from pinnace.rl.sampler.agents import Ending, agent_of
 from pinnace.rl.sampler.reward import reward_of
-from pinnace.rl.types import InvalidReward, Reward, Termination
+from pinnace.rl.types import InvalidReward, Reward, Termination, Trajectory
 from pinnace.tiny.model import write_tiny_model
 
 from .conftest import trajectory
+from .engines import ScriptedEngine
 from .runs import document
 
 TASK = {"id": "t", "question": "1+1"}
@@ -150,3 +157,43 @@ def test_tasks_that_can_not_be_told_apart_are_refused(tmp_path: Path, model: Pat
     given.tasks.write_text(lines)
     with pytest.raises(InvalidData, match=told):
         given.check()
+
+
+class Proxied:
+    """A real proxy before a scripted engine, and a session in it."""
+
+    def __init__(self, model: Path, texts: list[str]) -> None:
+        tokenizer = ChatTokenizer.from_directory(model)
+        sampling: Any = {"train": SamplingParameters(max_tokens=64)}
+        engine = ScriptedEngine(tokenizer, texts)
+        self.capture = Capture(engine=engine, tokenizer=tokenizer, sessions=Sessions(sampling), context_tokens=512)
+        self.session = self.capture.sessions.open(id="0-0-0", task_id="t", group_id="0")
+
+    async def play(self, config: RunConfig) -> tuple[Ending, Trajectory]:
+        app = Proxy(self.capture, model="policy", control_key="k").app()
+        async with TestServer(app) as served:
+            base = str(served.make_url(f"/session/{self.session.key}/v1"))
+            ending = await agent_of(config)(TASK, base, self.session.key)
+        return ending, self.capture.sessions.close(self.session.key, ending.termination)
+
+
+async def test_our_own_loop_plays_through_the_proxy(tmp_path: Path, model: Path) -> None:
+    given = config(tmp_path, model, agent={"loop": {"limits": {"turns": 4}}}, contextTokens=512, maxTokens=64)
+    ending, trajectory = await Proxied(model, ["hm <answer>2</answer><|im_end|>"]).play(given)
+    assert (ending.termination, ending.answer) == (Termination.ANSWERED, "2")
+    assert len(trajectory.turns) == 1
+
+
+async def test_our_own_loop_tells_a_limit_from_an_answer(tmp_path: Path, model: Path) -> None:
+    limits = {"turns": 2, "noAnswer": 9}
+    given = config(tmp_path, model, agent={"loop": {"rule": "tag", "limits": limits}}, contextTokens=512, maxTokens=64)
+    ending, _ = await Proxied(model, [f"hm {word}<|im_end|>" for word in ("so", "and", "but", "or")]).play(given)
+    assert ending.termination is Termination.TURN_LIMIT
+
+
+async def test_an_agent_whose_context_is_full_has_reached_a_limit_and_not_failed(tmp_path: Path, model: Path) -> None:
+    proxied = Proxied(model, [])
+    proxied.session.context_exhausted = True
+    assert proxied.capture.sessions.close(proxied.session.key, Termination.INFRASTRUCTURE).termination is (
+        Termination.CONTEXT_LIMIT
+    )

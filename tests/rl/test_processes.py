@@ -73,6 +73,10 @@ class Processes:
     def logs(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text()[-2000:]}" for path in sorted(self.folder.glob("*.log")))
 
+    def until_after(self, step: int) -> None:
+        """More steps than that are made, or the trainer has ended."""
+        self.until(lambda: len(self.steps) > step or self.running["trainer"].poll() is not None)
+
     def until(self, met: Any, *, seconds: float = 500) -> None:
         began = time.monotonic()
         while not met():
@@ -99,29 +103,30 @@ def processes(folder: Path, **more: Any) -> Iterator[Processes]:
 @pytest.mark.slow
 def test_nothing_is_trained_twice_or_lost_whoever_is_killed(tmp_path: Path) -> None:
     dice = random.Random(7)
-    with processes(tmp_path, steps=12, checkpointEvery=3) as run:
-        run.until(lambda: run.steps)
-        delivered = set[str]()
+    with processes(tmp_path, steps=15, checkpointEvery=3) as run:
+        delivered, seen = set[str](), 0
         for victim in ["trainer", "sampler", "coordinator", "proxy", "server", "trainer", "coordinator", "sampler"]:
+            run.until_after(seen)
             time.sleep(dice.random())
             if run.running["trainer"].poll() is not None:
                 break
+            seen = len(run.steps)
             run.kill(victim)
             delivered |= set(_ids(run, "SELECT id FROM trajectories"))
             run.start(victim)
         run.until(lambda: run.running["trainer"].poll() is not None)
         assert run.running["trainer"].returncode == 0, run.logs()
         run.until(lambda: run.running["sampler"].poll() == 0)
-    assert [line["step"] for line in run.steps] == list(range(1, 13))
+    assert [line["step"] for line in run.steps] == list(range(1, 16))
     assert max(line["staleness_max"] for line in run.steps) <= 2
     # `uses` has the id as its key: one use a trajectory. Every step has its batch, and no more.
     assert _rows(run, "SELECT step, count(*) FROM uses WHERE purpose = 'train' GROUP BY step ORDER BY step") == [
-        (step, 4) for step in range(1, 13)
+        (step, 4) for step in range(1, 16)
     ]
     assert delivered <= set(_ids(run, "SELECT id FROM trajectories"))
     versions = [version for (version,) in _rows(run, "SELECT version FROM versions ORDER BY rowid")]
     assert versions == sorted(set(versions))
-    assert versions[-1] > 12, "a trainer that resumed took new numbers"
+    assert versions[-1] > 15, "a trainer that resumed took new numbers"
     assert load_file(Path(run.config["folder"]) / "output" / "model.safetensors")
 
 

@@ -133,7 +133,7 @@ def test_weights_have_their_number_before_anybody_sees_them(model: Path, tmp_pat
     attempt.run()
     assert attempt.outlet.said == [
         ("begin", 0, 0), ("published", 0), ("stepped", 1, 1), ("published", 1), ("stepped", 2, 2), ("published", 2),
-        ("durable", 2),
+        ("durable", 2), ("durable", 2),
     ]  # fmt: skip
 
 

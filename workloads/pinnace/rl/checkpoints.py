@@ -34,8 +34,8 @@ class Checkpoints(Protocol):
         """Takes the folder over; may return before the checkpoint is durable."""
         ...
 
-    def wait(self, seconds: float) -> None:
-        """Until everything committed is durable."""
+    def wait(self, seconds: float | None) -> None:
+        """Until everything committed is durable; raises when it is not in time."""
         ...
 
 
@@ -61,7 +61,7 @@ class DiskCheckpoints:
         for old in sorted(self._root.glob("step-*"))[: -self._keep]:
             shutil.rmtree(old)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float | None) -> None:
         """Nothing is under way."""
 
 
@@ -88,7 +88,7 @@ class S3Checkpoints:
         upload.commit(policy_version=step)
         self._run.checkpoints.retain(last=self._keep)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float | None) -> None:
         self._run.checkpoints.wait(seconds)
 
 

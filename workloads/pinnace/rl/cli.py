@@ -109,7 +109,7 @@ def train(config: Config) -> None:
 
     given = _read_or_exit(config)
     if given.engine.kind == "deepspeed":
-        sys.exit(launch(config, given.trainer_processes))
+        sys.exit(launch(config, given))
     rank(config)
 
 

@@ -73,6 +73,8 @@ class Outlet:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._progress is not None:
+            self._progress.close()
 
     def _announce(self, version: int) -> None:
         served = self._proxy.ask("/rl/weights", {"version": version}).json()["served"]

@@ -25,10 +25,10 @@ from .control.front import Front
 from .control.ledger import Ledger
 from .control.mirror import Mirror, MirrorClient
 from .control.wire import AsyncLine
-from .fleet import Fleet
+from .fleet import Connect, Fleet
 from .metrics import Exposition
 from .reference.client import ReferenceServer
-from .rollout import RolloutServer
+from .rollout import RolloutEngine
 from .sampler.agents import Play, agent_of, imported
 from .sampler.sampler import Sampler
 from .store import TrajectoryStore
@@ -56,7 +56,7 @@ def check(config: RunConfig) -> None:
     _ = (
         agent_of(config),
         config.reward and imported(config.reward, "reward"),
-        [server_of(one) for one in config.servers],
+        [connector(one) for one in config.servers],
     )
 
 
@@ -72,7 +72,7 @@ def front(config: RunConfig) -> None:
 
     async def app() -> web.Application:
         fleet = Fleet(
-            {one.url: server_of(one) for one in config.servers},
+            {one.url: connector(one) for one in config.servers},
             weights_at(config.storage, config.folder),
             probe=config.probe,
             temperature=config.temperature,
@@ -90,10 +90,14 @@ def front(config: RunConfig) -> None:
     serve(app(), config.proxy)
 
 
-def server_of(config: ServerConfig) -> RolloutServer:
-    """The adapter of its kind. Raises `InvalidSpec`."""
-    if config.kind == "reference":
+def connector(config: ServerConfig) -> Connect:
+    """Makes the adapter of the server's kind, once the server answers. Raises `InvalidSpec`."""
+
+    async def reference() -> RolloutEngine:
         return ReferenceServer(config.url)
+
+    if config.kind == "reference":
+        return reference
     raise InvalidSpec(f"servers: kind {config.kind!r} is not known: use reference")
 
 

@@ -94,13 +94,6 @@ class TrajectoryStore:
             self._db.execute("DELETE FROM acknowledged WHERE step > ?", (step,))
             return self._db.execute("DELETE FROM uses WHERE step > ?", (step,)).rowcount
 
-    def waiting_ids(self) -> list[str]:
-        """Of what no step has used, in the order of arrival."""
-        rows = self._db.execute(
-            "SELECT id FROM trajectories LEFT JOIN uses USING (id) WHERE uses.id IS NULL ORDER BY seq"
-        )
-        return [id_ for (id_,) in rows]
-
     def waiting(self) -> Iterator[Trajectory]:
         """What no step has used, in the order of arrival."""
         rows = self._db.execute(

@@ -7,7 +7,6 @@ resumes from a checkpoint, and the coordinator frees what later steps had claime
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 
@@ -83,10 +82,11 @@ def train(
             lines.write(step, {**values, "grad_norm": norm, **{f"share_{k}": v for k, v in clock.shares().items()}})
             outlet.tell(step, values, clock.shares())
 
-    checkpoints.wait(math.inf)
+    checkpoints.wait(None)
     if not ranks.first:
         export(engine, config.model, None)
         return None
+    outlet.durable(step)  # also when a killed trainer had no time to say so: it ends the run for all
     return outlet.finish(partial(export, engine, config.model))
 
 

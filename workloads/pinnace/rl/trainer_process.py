@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from pinnace.chat import ChatTokenizer
 from pinnace.outcome import InvalidSpec, ModelUnusable
-from pinnace.progress import Progress
+from pinnace.progress import Identity, Progress
 from pinnace.shutdown import Shutdown
 from pinnace.storage import Published, S3Uri, Storage
 
@@ -41,7 +42,7 @@ from .trainer import train
 from .weights import weights_at
 
 
-def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
+def run(config: RunConfig) -> Outcome | None:
     """One rank's whole life. Raises what `pinnace.outcome.run_stage` makes an exit code of."""
     shutdown = Shutdown().install()
     check(config)
@@ -51,7 +52,9 @@ def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
     coordinator = Line(config.coordinator, key=key, patience=config.patience_seconds)
     proxy = Line(config.proxy, key=key, patience=config.patience_seconds)
     weights = weights_at(config.storage, config.folder)
-    outlet = Outlet(coordinator, proxy, weights, output=partial(_output, config), progress=progress, steps=config.steps)
+    outlet = Outlet(
+        coordinator, proxy, weights, output=partial(_output, config), progress=_progress(), steps=config.steps
+    )
     try:
         probe = tuple(ChatTokenizer.from_directory(config.model).encode(config.probe.prompt))
         done = train(config, engine, outlet, _checkpoints(config, outlet.durable), probe, shutdown, ranks)
@@ -111,16 +114,19 @@ def make_engine(config: RunConfig) -> TrainEngine:
     )
 
 
-def launch(config_path: Path, processes: int) -> int:
+def launch(path: Path, config: RunConfig) -> int:
     """Starts the ranks on this machine, hands SIGTERM on, and returns the exit code of rank 0, or of the first to fail.
 
     Ranks wait for each other, so the end of one that failed is the end of all.
     """
     port = os.environ.get("MASTER_PORT", "29400")
+    processes = config.trainer_processes
     common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+    if config.engine.device == "cpu":
+        common |= {"DS_ACCELERATOR": "cpu"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "pinnace", "rl", "rank", str(config_path)],
+            [sys.executable, "-m", "pinnace", "rl", "rank", str(path)],
             env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(processes)
@@ -147,10 +153,21 @@ def launch(config_path: Path, processes: int) -> int:
     return ended[0]
 
 
+def _progress() -> Progress | None:
+    """To the operator that made this pod; None where none did."""
+    if "PINNACE_JOB" not in os.environ:
+        return None
+    job = json.loads(os.environ["PINNACE_JOB"])
+    attempt = job.get("firstAttempt", 0) + int(os.environ.get("PINNACE_ATTEMPT") or 0)
+    return Progress.from_env(Identity(job["kind"], job["namespace"], job["name"], job["uid"], attempt))
+
+
 def _checkpoints(config: RunConfig, durable: Callable[[int], None]) -> Checkpoints:
     if config.storage is None:
         return DiskCheckpoints(config.folder / "checkpoints", keep=config.keep_checkpoints, durable=durable)
     storage, uri = Storage.from_env(), S3Uri.parse(config.storage)
+    if not str(uri).startswith(f"{storage.settings.root}/"):
+        raise InvalidSpec(f"storage: {uri} is not below {storage.settings.root}, which the environment names")
     run_directory = storage.run(storage.settings.root.relative(uri), listener=listener(durable))
     return S3Checkpoints(run_directory, config.folder / "checkpoints", keep=config.keep_checkpoints)
 

@@ -7,10 +7,9 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 from pinnace.chat import ChatTokenizer, Conversation, Message, ParsedTurn, TemplateError, parse_turn
-from pinnace.rl.rollout import EngineUnavailable, Generation, RolloutEngine, SamplingParameters
+from pinnace.rl.rollout import EngineUnavailable, Generation, SamplingParameters, TokenSource
 from pinnace.rl.types import Fault, InvalidTurn
 
 from .merge import Call
@@ -50,7 +49,7 @@ class Capture:
     def __init__(
         self,
         *,
-        engine: RolloutEngine,
+        engine: TokenSource,
         tokenizer: ChatTokenizer,
         sessions: Sessions,
         context_tokens: int,
@@ -113,7 +112,7 @@ class Capture:
         return Answer(
             id=secrets.token_hex(12),
             message=message,
-            finish=_finish(generation, message),
+            finish="tool_calls" if message.tool_calls and generation.finish == "stop" else generation.finish,
             prompt_tokens=len(ids),
             output_tokens=len(generation.ids),
         )
@@ -150,9 +149,3 @@ def _with_ids(message: Message) -> Message:
     return replace(
         message, tool_calls=tuple(replace(call, id=f"call_{secrets.token_hex(8)}") for call in message.tool_calls)
     )
-
-
-def _finish(generation: Generation, message: Message) -> Literal["stop", "length", "tool_calls"]:
-    if generation.finish != "stop":
-        return "length"
-    return "tool_calls" if message.tool_calls else "stop"

@@ -39,13 +39,14 @@ class Ledger:
     store: TrajectoryStore
     tasks: Sequence[Task]
     counts: Counter[str] = field(default_factory=Counter)
-    finished: bool = False
 
     def __post_init__(self) -> None:
         self._leases: dict[str, _Lease] = {}
         self._waiting = deque[Slot]()
         self._judged = set[int]()
         self._rewards = deque[float](maxlen=256)
+        self._unused = set[str]()  # in the store, and no step's
+        self.finished = self.store.acknowledged >= self.config.steps
         self._scheduler = Scheduler(self.config.schedule, version=self.store.version or 0)
         self._served = -math.inf if self.store.version is None else self.store.version
         if self.store.version is not None:
@@ -114,6 +115,7 @@ class Ledger:
             return
         if trajectory.reward.value is not None:
             self._rewards.append(trajectory.reward.value)
+        self._unused.add(trajectory.id)
         self._leases.pop(trajectory.id, None)
         self._again(self._scheduler.finished(slot, trajectory))
         self._settle()
@@ -138,7 +140,8 @@ class Ledger:
         groups = self._scheduler.cut()
         if groups is None:
             return []
-        self.store.claim((one.id for members in groups.values() for one in members), step=step)
+        self.store.claim(ids := [one.id for members in groups.values() for one in members], step=step)
+        self._unused.difference_update(ids)
         self._judged -= groups.keys()
         return self.store.batch(step)
 
@@ -155,7 +158,6 @@ class Ledger:
         for slot in self._scheduler.stepped(version):
             self._leases.pop(slot.id, None)
         self._settle()
-        self.finished = step >= self.config.steps
 
     def served(self, version: int) -> None:
         """A server answers with the weights of `version`."""
@@ -164,6 +166,7 @@ class Ledger:
     def ack(self, step: int) -> None:
         """The checkpoint of `step` is durable."""
         self.store.ack(step)
+        self.finished = step >= self.config.steps
 
     def values(self) -> dict[str, float]:
         """For the metrics."""
@@ -182,7 +185,9 @@ class Ledger:
     def _restore(self) -> None:
         self._leases.clear()
         self._judged.clear()
-        self._waiting = deque(self._scheduler.restore(self.store.waiting(), ids=self.store.ids()))
+        waiting = list(self.store.waiting())
+        self._unused = {one.id for one in waiting}
+        self._waiting = deque(self._scheduler.restore(waiting, ids=self.store.ids()))
         self._settle()
 
     def _again(self, slot: Slot | None) -> None:
@@ -198,6 +203,6 @@ class Ledger:
                 self.counts.update(denoised.counts)
                 if denoised.refill:
                     self._scheduler.discard(number, denoised.refill)
-        held = self._scheduler.held
-        if unused := [id_ for id_ in self.store.waiting_ids() if id_ not in held]:
-            self.store.drop(unused, step=self.store.step + 1, reason="unused")
+        if dropped := self._unused - self._scheduler.held:
+            self.store.drop(dropped, step=self.store.step + 1, reason="unused")
+            self._unused -= dropped

@@ -1,13 +1,18 @@
-"""`RolloutServer` of the reference server."""
+"""`RolloutEngine` of the reference server."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import httpx
 
-from pinnace.rl.rollout import EngineUnavailable, Generation, SamplingParameters
+from pinnace.rl.rollout import EngineUnavailable, Generation, SamplingParameters, WeightsNotLoaded
+
+
+class _Refused(EngineUnavailable):
+    """The server answered, with an error."""
 
 
 class ReferenceServer:
@@ -19,22 +24,29 @@ class ReferenceServer:
         self._url = url
 
     async def generate(self, ids: Sequence[int], parameters: SamplingParameters) -> Generation:
-        asked = {
-            "ids": list(ids),
-            "temperature": parameters.temperature,
-            "max_tokens": parameters.max_tokens,
-            "stop_ids": list(parameters.stop_ids),
-        }
-        made = await self._ask("POST", "/generate", asked)
+        """What an update cuts short goes on from its tokens; the versions tell them apart."""
+        asked = {"temperature": parameters.temperature, "stop_ids": list(parameters.stop_ids)}
+        made: dict[str, list[Any]] = {"ids": [], "behaviour_logprobs": [], "policy_versions": []}
+        finish = "abort"
+        while finish == "abort" and len(made["ids"]) < parameters.max_tokens:
+            left = parameters.max_tokens - len(made["ids"])
+            part = await self._ask("POST", "/generate", {**asked, "ids": [*ids, *made["ids"]], "max_tokens": left})
+            finish = part["finish"]
+            for stream in made:
+                made[stream] += part[stream]
         return Generation(
             ids=tuple(made["ids"]),
             behaviour_logprobs=tuple(made["behaviour_logprobs"]),
             policy_versions=tuple(made["policy_versions"]),
-            finish=made["finish"],
+            finish="stop" if finish == "stop" else "length",
         )
 
-    async def load_weights(self, version: int, uri_or_path: str) -> None:
-        await self._ask("POST", "/load_weights", {"version": version, "path": uri_or_path})
+    async def load_weights(self, version: int, path: PurePath) -> None:
+        """While paused."""
+        try:
+            await self._ask("POST", "/load_weights", {"version": version, "path": str(path)})
+        except _Refused as error:
+            raise WeightsNotLoaded(str(error)) from error
 
     async def pause(self) -> None:
         await self._ask("POST", "/pause")
@@ -54,9 +66,7 @@ class ReferenceServer:
             answer.raise_for_status()
             made: dict[str, Any] = answer.json()
         except httpx.HTTPStatusError as error:
-            raise EngineUnavailable(
-                f"{self._url}{path}: {error.response.status_code} {error.response.text[:300]}"
-            ) from error
+            raise _Refused(f"{self._url}{path}: {error.response.status_code} {error.response.text[:300]}") from error
         except (httpx.HTTPError, ValueError) as error:
             raise EngineUnavailable(f"{self._url}{path}: {type(error).__name__} {error}") from error
         return made

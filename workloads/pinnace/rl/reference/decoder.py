@@ -12,7 +12,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pinnace.rl.rollout import Generation, SamplingParameters
+from pinnace.rl.rollout import SamplingParameters
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """`finish`: `stop`, `length`, or `abort` for an answer that was cut short."""
+
+    ids: list[int]
+    behaviour_logprobs: list[float]
+    policy_versions: list[int]
+    finish: str
 
 
 @dataclass
@@ -57,7 +67,7 @@ class Decoder:
         self.version = version
 
     @torch.inference_mode()
-    def sample(self, prompts: Sequence[tuple[Sequence[int], SamplingParameters]]) -> list[Generation]:
+    def sample(self, prompts: Sequence[tuple[Sequence[int], SamplingParameters]]) -> list[Drawn]:
         """All answers; with `abort` and what there is by then, where `stop` was set."""
         rows = [_Row(parameters) for _, parameters in prompts]
         width = max(len(ids) for ids, _ in prompts)
@@ -78,12 +88,4 @@ class Decoder:
                 row for row, (token, value) in enumerate(drawn) if row in running and not rows[row].take(token, value)
             }
             mask = torch.cat([mask, torch.ones(len(rows), 1, dtype=mask.dtype)], -1)
-        return [
-            Generation(
-                ids=tuple(row.ids),
-                behaviour_logprobs=tuple(row.logprobs),
-                policy_versions=(self.version,) * len(row.ids),
-                finish=row.finish,  # type: ignore[arg-type] # one of the three
-            )
-            for row in rows
-        ]
+        return [Drawn(row.ids, row.logprobs, [self.version] * len(row.ids), row.finish) for row in rows]

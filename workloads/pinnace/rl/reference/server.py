@@ -11,9 +11,9 @@ from aiohttp import web
 from safetensors import SafetensorError
 
 from pinnace.rl.metrics import Clock, Exposition, labelled
-from pinnace.rl.rollout import Generation, SamplingParameters
+from pinnace.rl.rollout import SamplingParameters
 
-from .decoder import Decoder
+from .decoder import Decoder, Drawn
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _GATHER_SECONDS = 0.003  # so that requests of one moment share a batch
@@ -24,7 +24,7 @@ class Server:
 
     def __init__(self, decoder: Decoder, *, batch: int = 64) -> None:
         self._decoder, self._batch = decoder, batch
-        self._waiting: list[tuple[tuple[list[int], SamplingParameters], asyncio.Future[Generation]]] = []
+        self._waiting: list[tuple[tuple[list[int], SamplingParameters], asyncio.Future[Drawn]]] = []
         self._arrived = asyncio.Event()
         self._open = asyncio.Event()
         self._open.set()
@@ -48,7 +48,7 @@ class Server:
         parameters = SamplingParameters(
             temperature=asked["temperature"], max_tokens=asked["max_tokens"], stop_ids=tuple(asked["stop_ids"])
         )
-        answer: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Drawn] = asyncio.get_running_loop().create_future()
         self._waiting.append(((asked["ids"], parameters), answer))
         self._arrived.set()
         return web.json_response(asdict(await answer))
@@ -99,9 +99,7 @@ class Server:
                     self._arrived.clear()
                 await self._answer(batch)
 
-    async def _answer(
-        self, batch: list[tuple[tuple[list[int], SamplingParameters], asyncio.Future[Generation]]]
-    ) -> None:
+    async def _answer(self, batch: list[tuple[tuple[list[int], SamplingParameters], asyncio.Future[Drawn]]]) -> None:
         live = [(asked, answer) for asked, answer in batch if not answer.done()]  # done: the client has gone
         if not live:
             return
@@ -112,6 +110,6 @@ class Server:
                 if not answer.done():
                     answer.set_exception(web.HTTPInternalServerError(text=str(error)))
             return
-        for (_, answer), generation in zip(live, made, strict=True):
+        for (_, answer), drawn in zip(live, made, strict=True):
             if not answer.done():
-                answer.set_result(generation)
+                answer.set_result(drawn)

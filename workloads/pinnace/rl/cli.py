@@ -116,18 +116,9 @@ def train(config: Config) -> None:
 @app.command(hidden=True)
 def rank(config: Config) -> None:
     """One of a trainer's processes."""
-    from .pod.report import reporter
     from .trainer_process import run as train_rank
 
-    def work() -> object:
-        progress = reporter()
-        try:
-            return train_rank(_read(config), progress)
-        finally:
-            if progress is not None:
-                progress.close()
-
-    _stage(work)
+    _stage(lambda: train_rank(_read(config)))
 
 
 @app.command()

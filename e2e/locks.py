@@ -60,7 +60,7 @@ LOCKS = (
     # The oracle of the graders' conformance tests; an environment of its own, never in an image.
     Lock("inspect", ("inspect.in",), project=False),
     Lock("operator", extras=("operator",), constraints=("dev.txt",)),
-    Lock("tools", extras=("tools",), constraints=("dev.txt",)),
+    Lock("tools", extras=("tools", "evals"), constraints=("dev.txt",)),
     Lock("catalogue-mcp1", ("catalogue-mcp1.in",), project=False),
     Lock("catalogue-mcp2", ("catalogue-mcp2.in",), project=False, overrides=("overrides-catalogue.txt",)),
     Lock("torch-2.13-cpu", ("torch-2.13-cpu.in",), project=False, overrides=CPU),

@@ -137,10 +137,10 @@ class Hands:
         """Until the JobSet is gone; without a garbage collector only the operator's pruning does that."""
         eventually(f"JobSet {name} is gone", lambda: self.jobset(name) is None)
 
-    def create_pod(self, jobset: Object, index: int = 0) -> Object:
-        """The pod that the JobSet controller's Job would make from the template."""
+    def create_pod(self, jobset: Object, index: int = 0, *, role: int = 0) -> Object:
+        """The pod that the JobSet controller's Job would make from the template of that role."""
         name = jobset["metadata"]["name"]
-        replicated = jobset["spec"]["replicatedJobs"][0]
+        replicated = jobset["spec"]["replicatedJobs"][role]
         template = replicated["template"]["spec"]["template"]
         labels = {
             **(template.get("metadata") or {}).get("labels", {}),
@@ -219,10 +219,11 @@ class Hands:
     def _pod_status(self, pod: Object, phase: str, state: Object, *, ready: bool) -> None:
         done = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": _now(), "finishedAt": _now()}}
         true = ("PodScheduled", "Initialized", "ContainersReady", "Ready") if ready else ("PodScheduled",)
+        inits = pod["spec"].get("initContainers", ())
         status: Object = {
             "phase": phase, "startTime": _now(),
             "conditions": [{"type": each, "status": "True", "lastTransitionTime": _now()} for each in true],
-            "initContainerStatuses": [_container(each, done, ready=True) for each in pod["spec"]["initContainers"]],
+            "initContainerStatuses": [_container(each, done, ready=True) for each in inits],
             "containerStatuses": [_container(each, state, ready=ready) for each in pod["spec"]["containers"]],
         }  # fmt: skip
         self.api.merge(f"{PODS.format(self.namespace)}/{pod['metadata']['name']}/status", {"status": status})

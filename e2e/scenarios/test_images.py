@@ -122,7 +122,7 @@ def chat(address: str) -> Object:
     ("image", "script"),
     [
         ("operator", "import kopf, pinnace_operator.__main__, os; print('uid', os.getuid())"),
-        ("tools", "import aiohttp, httpx, mcp, pinnace, os; print('uid', os.getuid())"),
+        ("tools", "import aiohttp, httpx, mcp, openai, pinnace.evals.suite.shard, os; print('uid', os.getuid())"),
     ],
 )
 def test_a_light_image_imports_what_it_is_for(cluster: Cluster, kubectl: Kubectl, image: str, script: str) -> None:

@@ -23,6 +23,7 @@ from pinnace_operator.api.evalsuite import EvalSuiteSpec
 from pinnace_operator.api.outcome import Outcome
 
 from e2e.faults.model import Answer, Request
+from e2e.gateway.lab import lab, server
 from e2e.s3 import ACCESS_KEY, SECRET_KEY
 from e2e.synthetic import questions, write
 
@@ -205,6 +206,27 @@ def test_suites_that_share_records_do_nothing_again(place: Place, monkeypatch: p
     assert more.benchmarks[0].total == 3 * ITEMS
 
 
+def test_suites_that_share_records_at_the_same_time_share_the_work(
+    place: Place, pods: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    import asyncio
+
+    async def slow(request: Request) -> Answer:
+        await asyncio.sleep(0.5)
+        return sums(request)
+
+    shared = str(place.storage.settings.root / "shared")
+    with serving(slow, context=8192) as model:
+        both = [
+            pods(name, "shard", PINNACE_JOB=place.job(name, records=shared), PINNACE_MODEL_URLS=model.url)
+            for name in ("one", "two")
+        ]
+        assert [process.wait(300) for process in both] == [0, 0]
+        assert len(model.requests) == ITEMS * 2, "a shard took another suite's attempt away"
+    assert said(tmp_path, "one").benchmarks == said(tmp_path, "two").benchmarks
+    assert said(tmp_path, "one").output != said(tmp_path, "two").output
+
+
 def test_at_the_bound_of_its_budget_a_suite_reports_what_it_has(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pinnace.evals.suite.shard._REFRESH_SECONDS", 0.01)
     import asyncio
@@ -246,7 +268,7 @@ def test_ones_own_benchmark_comes_from_a_config_map(place: Place, monkeypatch: p
         ({"benchmark": {"source": {"uri": "s3://nowhere/data"}}}, InvalidData, "nothing is stored there"),
         ({"benchmark": {"name": "seal-0", "source": None}}, InvalidSpec, "give revision <commit>"),
         ({"benchmark": {"profile": "Community"}}, InvalidSpec, "is graded by a judge"),
-        ({"agent": {"policy": "fould"}}, InvalidSpec, "did you mean fold"),
+        ({"agent": {"policy": "fould", "turnTokens": 256}}, InvalidSpec, "did you mean fold"),
         ({"agent": {"contextTokens": 1_000_000}}, InvalidSpec, "longer than the server's"),
         ({"model": {"uri": "s3://nowhere/model"}}, ModelUnusable, "nothing is stored"),
         ({"judge": {"url": "http://127.0.0.1:9/v1", "model": "j"}}, OutOfReach, "does not answer"),
@@ -267,6 +289,26 @@ def test_what_can_not_work_is_said_before_a_model_is_served(
         check.preflight(place.read(place.job(resolved=resolved, **change)))
 
 
+def test_tools_are_asked_for_with_the_token_that_the_pods_have(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lab(tmp_path) as gateways:
+        gateway = gateways.gateway({"servers": [server("everything", gateways.backend())]})
+        gateway.wait_tools("echo")
+        resolved = {"toolSandbox": {"uri": gateway.url, "secretName": "tools-tokens", "key": "default"}}
+        job = place.read(place.job(toolSandbox={"name": "tools"}, resolved=resolved))
+        monkeypatch.setenv("PINNACE_TOOLS_TOKEN", gateway.token)
+        # What opens the tools of an attempt has tests of its own.
+        monkeypatch.setattr("pinnace.evals.suite.options._tools", lambda job: "none")
+        check.preflight(job)
+        monkeypatch.setenv("PINNACE_TOOLS_TOKEN", "another")
+        with pytest.raises(InvalidSpec, match=r"check toolSandbox\.tenant"):
+            check.preflight(job)
+        gateway.stop()
+        with pytest.raises(OutOfReach, match="can't be reached"):
+            check.preflight(job)
+
+
 def test_a_judge_that_is_down_is_no_reason_to_give_up(place: Place) -> None:
     judge = {"url": "http://127.0.0.1:9/v1", "model": "j"}
     with pytest.raises(OutOfReach) as caught:
@@ -281,15 +323,15 @@ def test_a_key_that_the_judge_refuses_is_said(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "told"),
+    ("serves", "told"),
     [({"context": 1024}, "longer than the server's 1024"), ({"tools": False, "context": 8192}, "tool parser")],
 )
 def test_what_only_the_server_knows_is_said_before_an_attempt(
-    place: Place, monkeypatch: pytest.MonkeyPatch, server: Manifest, told: str
+    place: Place, monkeypatch: pytest.MonkeyPatch, serves: Manifest, told: str
 ) -> None:
-    if "tools" in server:
+    if "tools" in serves:
         monkeypatch.setattr("pinnace.evals.suite.options._tools", lambda job: "tests.evals.conftest:no_tools")
-    with serving(sums, **server) as model, pytest.raises(InvalidSpec, match=told):
+    with serving(sums, **serves) as model, pytest.raises(InvalidSpec, match=told):
         run(place, model.url, monkeypatch)
 
 

@@ -7,11 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pinnace_operator.reconcile.plan import Plan
 
 from e2e.simulation.case import Case
+from e2e.simulation.decide import decide as checked
 from e2e.simulation.evalsuite import REPORT, evalsuite, jobset, pod, toolsandbox
-from e2e.simulation.objects import DIGEST, OUTPUT, at, condition, ended, outcome, report, sftjob, started, waiting
+from e2e.simulation.objects import (
+    DIGEST,
+    OUTPUT,
+    Object,
+    at,
+    condition,
+    ended,
+    outcome,
+    report,
+    sftjob,
+    started,
+    waiting,
+)
+
+from .test_whatever_happens import jobsets, states, statuses
 
 TOOLS, BASE = ("ToolSandbox", "tools"), ("EvalSuite", "base")
 WITH_TOOLS: dict[str, Any] = {"toolSandbox": {"name": "tools"}}
@@ -124,6 +141,12 @@ CASES = [
         state="Failed", reason="InvalidSpec", says=("did you mean gaia",),
     ),
     Case(
+        name="gated data is said with what helps", job=evalsuite(status=started()),
+        facts={"jobset": jobset(ended="Failed", reason="FailJobSetFailurePolicyAction"), "pods": (
+            pod("preflight", phase="Failed", trainer=ended(65, message=outcome(65, "InvalidData", "gaia is gated"))),)},
+        state="Failed", reason="InvalidData", says=("gaia is gated", "hubSecretName", "benchmarks[].source"),
+    ),
+    Case(
         name="a server that dies without a word is named", job=evalsuite(status=started()),
         facts={"jobset": jobset(ended="Failed", reason="FailJobSetFailurePolicyAction"), "pods": (
             pod("rollout", container="server", phase="Failed", trainer=ended(1)),)},
@@ -167,3 +190,33 @@ def test_a_model_of_another_job_is_no_suite(decide: Callable[..., Plan]) -> None
     plan = decide(evalsuite(model={"from": {"kind": "EvalSuite", "name": "base"}}), upstreams={BASE: BASE_DONE})
     assert plan.status["state"] == "Failed"
     assert OUTPUT["uri"] not in str(plan.status)
+
+
+suites = st.builds(
+    lambda status, **spec: evalsuite(status=status, **{name: each for name, each in spec.items() if each is not None}),
+    statuses,
+    toolSandbox=st.none() | st.just({"name": "tools"}), compareTo=st.none() | st.just(["base"]),
+    shards=st.integers(1, 3), suspend=st.none() | st.booleans(), deletionPolicy=st.none() | st.just("Delete"),
+    queueName=st.none() | st.just("q"), activeDeadlineSeconds=st.none() | st.integers(1, 9999),
+)  # fmt: skip
+crowds = st.lists(
+    st.builds(
+        pod, st.sampled_from(["preflight", "rollout", "worker", "cleanup"]), st.integers(0, 2), ready=st.booleans(),
+        container=st.sampled_from(["", "server"]), phase=st.sampled_from(["Pending", "Running", "Succeeded", "Failed"]),
+        restart=st.integers(0, 1), deleting=st.booleans(), init=st.none() | states, trainer=st.none() | states | st.just(DONE),
+    ),
+    max_size=5,
+)  # fmt: skip
+sandboxes = st.sampled_from([None, toolsandbox(), toolsandbox(ready=False), {"metadata": {}}, toolsandbox(nonsense=1)])
+bases = st.sampled_from([None, BASE_DONE, BASE_RUNS, BASE_FAILED, {"status": {"nonsense": 1}}])
+
+
+@settings(max_examples=300, deadline=None)
+@given(suites, jobsets, crowds, sandboxes, bases, st.booleans())
+def test_any_observation_has_a_plan(
+    suite: Object, found: Object | None, seen: list[Object], sandbox: Object | None, base: Object | None, heard: bool
+) -> None:
+    facts: dict[str, Any] = {"progress": report(benchmarks=TABLE)} if heard else {}
+    plan = checked(suite, jobset=found, pods=tuple(seen), upstreams={TOOLS: sandbox, BASE: base}, **facts)
+    names = [each["name"] for each in plan.status.get("benchmarks", ())]
+    assert len(set(names)) == len(names)

@@ -9,6 +9,7 @@ from pinnace_operator.api.evalengine import Server
 from pinnace_operator.api.evalsuite import EvalSuiteSpec
 from pinnace_operator.api.fields import quantity_value
 from pinnace_operator.api.pod import Device
+from pinnace_operator.api.shared import ModelSource
 from pinnace_operator.builders import environment, jobset, pod
 from pinnace_operator.builders.identity import Identity
 from pinnace_operator.builders.images import Images
@@ -39,13 +40,10 @@ def evaluation(
         env: storage, progress and the job's description.
         tools: where the ToolSandbox's token is: `secretName` and `key`.
     """
-    worker = _worker_template(identity, spec, [*env, *_keys(spec, tools)], images)
-    check = _worker_template(identity, spec, [*env, *_keys(spec, tools)], images, role=PREFLIGHT)
-    roles = [
-        jobset.Role(
-            name=PREFLIGHT, job=jobset.repeated_job(identity, PREFLIGHT, check, backoffLimit=spec.backoff_limit)
-        )
-    ]
+    known = [*env, *_keys(spec, tools)]
+    check, worker = (_agent_template(identity, spec, known, images, role=role) for role in (PREFLIGHT, WORKER))
+    checked = jobset.repeated_job(identity, PREFLIGHT, check, backoffLimit=spec.backoff_limit)
+    roles = [jobset.Role(name=PREFLIGHT, job=checked)]
     server = spec.engine.server
     if server:
         template = _rollout_template(identity, spec, server, env, images)
@@ -64,11 +62,8 @@ def evaluation(
     )  # fmt: skip
 
 
-def model_name(spec: EvalSuiteSpec) -> str:
+def model_name(source: ModelSource) -> str:
     """What the served model is called, also in reports."""
-    source = spec.model
-    if source is None:
-        return (spec.engine.external and spec.engine.external.model) or ""
     if source.from_:
         return source.from_.name
     return source.hub.repo if source.hub else str(source.uri).rstrip("/").rpartition("/")[2]
@@ -79,9 +74,7 @@ def image_of(spec: EvalSuiteSpec, images: Images) -> str:
     return spec.worker.image or images.tools
 
 
-def _worker_template(
-    identity: Identity, spec: EvalSuiteSpec, env: Env, images: Images, *, role: str = WORKER
-) -> dict[str, Any]:
+def _agent_template(identity: Identity, spec: EvalSuiteSpec, env: Env, images: Images, *, role: str) -> dict[str, Any]:
     command = ("pinnace", "eval", "shard" if role == WORKER else "preflight")
     resources = spec.worker.resources.to_manifest() if role == WORKER else {}
     container = pod.Container(
@@ -99,6 +92,7 @@ def _rollout_template(
     identity: Identity, spec: EvalSuiteSpec, server: Server, env: Env, images: Images
 ) -> dict[str, Any]:
     """`fetch` brings the model from S3 or the hub, with credentials that the server is not given."""
+    assert spec.model is not None  # noqa: S101 -- the API's rule for what is served here
     engine = "vllm" if spec.engine.vllm else "sglang"
     image = server.image or images.rollout(engine, server.device)
     resources = server.resources.to_manifest()
@@ -108,7 +102,7 @@ def _rollout_template(
             resources=without_devices(resources), env=(*env, *_caches(), *_hub(spec)),
         ),
         pod.Container(
-            name=SERVER, image=image, command=(*_COMMANDS[engine](server, model_name(spec)), *server.args),
+            name=SERVER, image=image, command=(*_COMMANDS[engine](server, model_name(spec.model)), *server.args),
             resources=resources, env=tuple(_server_environment(server)), port=PORT,
         ),
     )  # fmt: skip

@@ -25,6 +25,15 @@ from pinnace_operator.reconcile.pod_environment import images, variables
 from pinnace_operator.reconcile.upstream import Missing, Need
 
 SUITE = "EvalSuite"
+REMEDIES = {
+    Reason.INVALID_DATA: "accept the dataset's terms and set hubSecretName, give a copy by benchmarks[].source, or "
+    "correct revision or checksum, and create the suite again",
+    Reason.MODEL_UNUSABLE: "point spec.model at a complete Hugging Face layout with tokenizer and chat template, and "
+    "create the suite again",
+    Reason.OUT_OF_MEMORY: "raise resources.limits.memory of worker or engine, or lower worker.concurrency or the "
+    "engine's contextTokens, and create the suite again",
+}
+"""What to change in an EvalSuite; other reasons have one remedy for all kinds."""
 
 
 def reconcile(resource: Raw, observed: Observed) -> Plan:
@@ -162,5 +171,6 @@ EVAL = JobType(
     status=EvalSuiteStatus,
     results=_results,
     starting=_starting,
+    remedies=REMEDIES,
     peers=True,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 
@@ -20,7 +20,12 @@ _NODE_LOST = {"DeletionByPodGC", "DeletionByTaintManager", "NodeLost"}
 
 
 def latest(
-    pods: Iterable[Pod], spec: Raw, crashed: Callable[[str], Reason], *, peers: bool = False
+    pods: Iterable[Pod],
+    spec: Raw,
+    crashed: Callable[[str], Reason],
+    remedies: Mapping[Reason, str],
+    *,
+    peers: bool = False,
 ) -> LastFailure | None:
     """The failure that explains the newest failed attempt, or None.
 
@@ -32,8 +37,9 @@ def latest(
         pods: of all attempts that are still visible.
         spec: the pods' template in the job's own spec (`trainer`), for limits and images in messages.
         crashed: by the container's name, the reason of an end that nobody foresaw.
+        remedies: of the kind, where the reasons' own are not what helps.
     """
-    found = [each for pod in pods for each in _of(pod, spec, crashed)]
+    found = [each for pod in pods for each in _of(pod, spec, crashed, remedies)]
     if not found:
         return None
     if peers:
@@ -46,7 +52,9 @@ def latest(
     return failure
 
 
-def _of(pod: Pod, spec: Raw, crashed: Callable[[str], Reason]) -> Iterator[tuple[int, int, LastFailure]]:
+def _of(
+    pod: Pod, spec: Raw, crashed: Callable[[str], Reason], remedies: Mapping[Reason, str]
+) -> Iterator[tuple[int, int, LastFailure]]:
     """(restart, weight, failure): the lighter, the nearer to the cause."""
     disrupted = _disruption(pod)
     for end in pod.ends():
@@ -57,7 +65,7 @@ def _of(pod: Pod, spec: Raw, crashed: Callable[[str], Reason]) -> Iterator[tuple
         if pod.deletion_time and not end.outcome and end.exit_code in (SIGTERM, SIGKILL):
             continue  # killed because the pod was deleted: a consequence, not a cause
         weight, reason, fact = _classify(end, spec, crashed)
-        yield pod.restart, weight, _failure(pod, end, reason, fact)
+        yield pod.restart, weight, _failure(pod, end, reason, explained(reason, fact, remedies.get(reason)))
     if disrupted:
         yield pod.restart, 1, disrupted
 
@@ -99,7 +107,7 @@ def _disruption(pod: Pod) -> LastFailure | None:
     )
 
 
-def _failure(pod: Pod, end: End, reason: Reason, fact: str) -> LastFailure:
+def _failure(pod: Pod, end: End, reason: Reason, message: str) -> LastFailure:
     outcome = end.outcome
     tail = outcome.log_tail if outcome else end.message
     return LastFailure(
@@ -107,15 +115,15 @@ def _failure(pod: Pod, end: End, reason: Reason, fact: str) -> LastFailure:
         container=end.container,
         exit_code=end.exit_code if -1 <= end.exit_code <= 255 else None,
         reason=reason,
-        message=explained(reason, fact)[:_MESSAGE],
+        message=message[:_MESSAGE],
         log_tail=tail[-_LOG_TAIL:],
         time=end.time or _start(pod) or clock.oldest(),
     )
 
 
-def explained(reason: Reason, fact: str) -> str:
+def explained(reason: Reason, fact: str, remedy: str | None = None) -> str:
     """The fact with the reason's remedy, unless the pod's own message (which is more exact) names one already."""
-    return fact if "emedy:" in fact else explain(reason, fact)
+    return fact if "emedy:" in fact else explain(reason, fact, remedy=remedy)
 
 
 def _start(pod: Pod) -> datetime | None:

@@ -66,6 +66,8 @@ class JobType:
     """What a start that takes its time is at, for people; empty: the usual words."""
     crashes: Mapping[str, Reason] = field(default_factory=dict)
     """By container, for those of other roles: the reason when it ends without a word."""
+    remedies: Mapping[Reason, str] = field(default_factory=dict)
+    """What to do about failures, where it is not what the reason's own remedy says."""
     peers: bool = False
     """Its pods can stand in for each other: they are repeated one by one, and any of them may tell the output."""
 
@@ -114,8 +116,8 @@ class Job:
     def last_failure(self) -> LastFailure | None:
         """The latest one, also when its pod is gone."""
         role = {"resources": self.type.pod_resources(self.spec)}
-        crashes = self.type.crashes
-        seen = failure.latest(self.pods, role, lambda name: crashes.get(name, self.type.crashed), peers=self.type.peers)
+        crashed = lambda name: self.type.crashes.get(name, self.type.crashed)  # noqa: E731
+        seen = failure.latest(self.pods, role, crashed, self.type.remedies, peers=self.type.peers)
         known = self.before.last_failure
         return seen if seen and (known is None or seen.time >= known.time) else known
 

@@ -19,6 +19,17 @@ from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Ra
 from pinnace_operator.reconcile.pod_environment import images, variables
 from pinnace_operator.reconcile.upstream import Missing, Need
 
+REMEDIES = {
+    Reason.DIVERGED: "lower optimizer.learningRate, add loss.corrections, or use trainer.precision fp32, and create "
+    "the run again from its latest checkpoint",
+    Reason.INVALID_DATA: "correct the tasks that the message names, and create the run again",
+    Reason.MODEL_UNUSABLE: "point spec.model at a complete Hugging Face layout with tokenizer and chat template, and "
+    "create the run again",
+    Reason.OUT_OF_MEMORY: "raise resources.limits.memory of the role that the pod's name says; for the trainer also a "
+    "higher zeroStage, offload, or a lower tokenBudget or contextTokens (`pinnace rl plan` tells what fits)",
+}
+"""What to change in an RLRun; other reasons have one remedy for all kinds."""
+
 
 def reconcile(resource: Raw, observed: Observed) -> Plan:
     """What to do for an RLRun (as the API server returns it)."""
@@ -133,5 +144,6 @@ RL = JobType(
     status=RLRunStatus,
     results=_results,
     starting=_starting,
+    remedies=REMEDIES,
     peers=True,
 )

@@ -65,17 +65,22 @@ class Progress:
 
 @dataclass(frozen=True)
 class Shard:
-    """This worker among others. Each begins with its own share and then helps the others."""
+    """This worker among others. Each begins with its own share and then helps the others.
+
+    Attributes:
+        suite: what tells its shards from those of others that use the same records at the same time.
+    """
 
     index: int = 0
     count: int = 1
     concurrency: int = 8
     ttl: float = 60
     checkpoint_seconds: float = 10
+    suite: str = ""
 
     @property
     def owner(self) -> str:
-        return f"shard-{self.index}"
+        return f"{self.suite}-{self.index}" if self.suite else f"shard-{self.index}"
 
 
 async def work(

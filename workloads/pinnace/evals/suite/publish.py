@@ -22,6 +22,7 @@ from .. import metrics
 from ..blobs import FolderBlobs
 from ..command import compare_summaries
 from ..errors import BadPlan
+from ..grading import grade_all
 from ..lease import Lease, Leases
 from ..report import Summary, summarise_run
 from ..report.page import Compared
@@ -45,6 +46,8 @@ async def published(
             await asyncio.sleep(_LOOK_SECONDS)
             continue
         async with _renewed(lease):
+            for each in ledgers:
+                await grade_all(each.plan, each.records)  # what has no verdict: its judge failed, or its shard died
             try:
                 return await asyncio.to_thread(_publish, job, storage, run, ledgers, spending)
             except Conflict:

@@ -22,7 +22,6 @@ from pinnace.storage import Published, RunDirectory, Storage
 from ..assemble import Assembled
 from ..blobs import Blobs, open_blobs
 from ..command import prepare
-from ..grading import grade_all
 from ..lease import Leases
 from ..records import Records, Unit
 from ..worker import Shard, work
@@ -70,7 +69,7 @@ class _Suite:
         self._job = job
         self._storage = storage
         self._reporter = reporter
-        self._shard = Shard(index, job.spec.shards, job.spec.worker.concurrency)
+        self._shard = Shard(index, job.spec.shards, job.spec.worker.concurrency, suite=job.uid)
         self._spending = spending(job.spec)
         self._run: RunDirectory = storage.run(job.run_path)
 
@@ -111,7 +110,6 @@ class _Suite:
                 crashed |= made.crashed
             for ledger in ledgers:
                 await _others(ledger, leases)
-                await grade_all(ledger.plan, ledger.records)
             watch.cancel()
         await asyncio.to_thread(account.refresh)
         if crashed and not account.done:

@@ -34,7 +34,8 @@ def decide(resource: Object, **facts: Any) -> Plan:
 
 def _check_job(resource: Object, plan: Plan) -> None:
     """One JobSet with the job's name, which Kueue may suspend; what must be there before it comes first."""
-    status = {"EvalSuite": EvalSuiteStatus, "RLRun": RLRunStatus}.get(resource["kind"], JobStatus)
+    kinds: dict[str, type[JobStatus]] = {"EvalSuite": EvalSuiteStatus, "RLRun": RLRunStatus}
+    status = kinds.get(resource["kind"], JobStatus)
     status.from_manifest(dict(plan.status))
     *beside, jobset = plan.children or (None,)
     assert all(child["kind"] == "NetworkPolicy" and _owned(resource, child) for child in beside)

@@ -25,6 +25,7 @@ from e2e.simulation.objects import (
     started,
     waiting,
 )
+from e2e.simulation.rlrun import rlrun
 from e2e.simulation.world import CRASH, PERMANENT, World
 
 STEPS: dict[str, Any] = {
@@ -147,10 +148,11 @@ jobsets = st.none() | st.builds(
     reason=st.sampled_from(["ReachedMaxRestarts", "FailJobSetFailurePolicyAction"]), seconds=st.integers(-100, 10),
 )  # fmt: skip
 jobs = st.builds(
-    lambda status, model, meta, **spec: sftjob(
+    lambda make, status, model, meta, **spec: make(
         status=status, meta=meta, **({"model": model} if model else {}),
         **{name: value for name, value in spec.items() if value is not None},
     ),
+    st.sampled_from([sftjob, rlrun]),
     statuses,
     st.none() | st.just({"from": {"kind": "SFTJob", "name": "first"}}),
     st.sampled_from([{}, {"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["pinnace.dev/delete-artifacts"]}]),

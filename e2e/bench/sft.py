@@ -21,9 +21,9 @@ from typing import Any
 
 import boto3
 from pinnace.chat import ChatTokenizer, Renderer
+from pinnace.records import Record
 from pinnace.sft import settings
 from pinnace.sft.dataset import RenderPolicy, write_samples
-from pinnace.sft.records import Record
 from pinnace.storage import Storage
 from pinnace.tiny.model import write_tiny_model
 from pinnace.tiny.task import arithmetic_tools

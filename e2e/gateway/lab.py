@@ -97,25 +97,6 @@ class Backend(Process):
         return log.read_text().splitlines() if log.exists() else []
 
 
-@dataclass
-class Agents(Process):
-    """Session agents; each has a port."""
-
-    @property
-    def urls(self) -> list[str]:
-        text = eventually(
-            "the agents listen", lambda: self.port_file.exists() and self.port_file.read_text(), within=60
-        )
-        return [f"http://127.0.0.1:{port}" for port in str(text).split()]
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"X-Pinnace-Key": AGENTS_KEY}
-
-    def states(self) -> list[str]:
-        return [httpx.get(f"{url}/lease", headers=self.headers, trust_env=False).json()["state"] for url in self.urls]
-
-
 class Lab:
     """Starts processes in a folder of its own and ends them."""
 
@@ -134,13 +115,6 @@ class Lab:
             command.append(flag)
         backend = Backend(command, port_file, self.folder / f"{name}-{mark}.log", notes=notes, name=name)
         return self.start(backend)
-
-    def agents(self, count: int) -> Agents:
-        """Session agents (`agent.py`) in one process, with the key that gateways of this laboratory have."""
-        mark = secrets.token_hex(4)
-        port_file = self.folder / f"agents-{mark}.port"
-        command = [sys.executable, str(HERE / "agent.py"), str(port_file), str(count), AGENTS_KEY]
-        return self.start(Agents(command, port_file, self.folder / f"agents-{mark}.log"))
 
     def everything(self) -> Process:
         """The conformance suite's server (`everything.py`)."""

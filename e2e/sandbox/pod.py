@@ -44,17 +44,23 @@ class _Connection(http.client.HTTPConnection):
         self._namespace = namespace
 
     def connect(self) -> None:
-        ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        self.sock = connect_inside(self._namespace, self.port, self.timeout)
+
+
+def connect_inside(namespace: int, port: int, timeout: float | None = None) -> socket.socket:
+    """A connection to a port of a network namespace's loopback."""
+    ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if _libc.setns(namespace, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
         try:
-            if _libc.setns(self._namespace, _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
-            try:
-                self.sock = socket.create_connection((self.host, self.port), self.timeout)
-            finally:
-                _libc.setns(ours, _CLONE_NEWNET)
+            made = socket.create_connection(("127.0.0.1", port), timeout)
         finally:
-            os.close(ours)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _libc.setns(ours, _CLONE_NEWNET)
+    finally:
+        os.close(ours)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
 
 
 @dataclass

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from pinnace_operator.api.evalstatus import EvalSuiteStatus
+from pinnace_operator.api.merge_status import MergeJobStatus
 from pinnace_operator.api.progress import ProgressReport
 from pinnace_operator.api.rlstatus import RLRunStatus
 from pinnace_operator.api.status import JobStatus
@@ -14,6 +15,8 @@ from pinnace_operator.reconcile import registry
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Raw
 
 from e2e.simulation.objects import NOW, Object
+
+STATUS: dict[str, type[JobStatus]] = {"MergeJob": MergeJobStatus, "EvalSuite": EvalSuiteStatus, "RLRun": RLRunStatus}
 
 
 def decide(resource: Object, **facts: Any) -> Plan:
@@ -34,9 +37,7 @@ def decide(resource: Object, **facts: Any) -> Plan:
 
 def _check_job(resource: Object, plan: Plan) -> None:
     """One JobSet with the job's name, which Kueue may suspend; what must be there before it comes first."""
-    kinds: dict[str, type[JobStatus]] = {"EvalSuite": EvalSuiteStatus, "RLRun": RLRunStatus}
-    status = kinds.get(resource["kind"], JobStatus)
-    status.from_manifest(dict(plan.status))
+    STATUS.get(resource["kind"], JobStatus).from_manifest(dict(plan.status))
     *beside, jobset = plan.children or (None,)
     assert all(child["kind"] == "NetworkPolicy" and _owned(resource, child) for child in beside)
     if jobset:

@@ -39,6 +39,15 @@ def sftjob(
     }  # fmt: skip
 
 
+def mergejob(
+    name: str = "job", *, uid: str = UID, status: Object | None = None, meta: Object | None = None, **spec: Any
+) -> Object:
+    """A valid MergeJob in namespace `team`; keywords are fields of the spec."""
+    agent = {"name": "agent", "source": {"uri": "s3://pinnace/models/agent"}, "weight": "1"}
+    whole = {"method": {"taskArithmetic": {}}, "base": {"uri": "s3://pinnace/models/tiny"}, "models": [agent], **spec}
+    return {**sftjob(name, uid=uid, status=status, meta=meta), "kind": "MergeJob", "spec": whole}
+
+
 def condition(
     type_: str, status: str = "True", reason: str = "Running", seconds: int = -600, message: str = ""
 ) -> Object:

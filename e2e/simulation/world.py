@@ -17,7 +17,19 @@ from pinnace_operator.api.progress import ProgressReport
 from pinnace_operator.reconcile import registry
 from pinnace_operator.reconcile.plan import FINALIZER, Observed, OperatorSettings, Plan
 
-from e2e.simulation.objects import NOW, OUTPUT, Object, checkpoint, condition, ended, outcome, pod, sftjob, started
+from e2e.simulation.objects import (
+    NOW,
+    OUTPUT,
+    Object,
+    checkpoint,
+    condition,
+    ended,
+    mergejob,
+    outcome,
+    pod,
+    sftjob,
+    started,
+)  # fmt: skip
 from e2e.simulation.objects import report as posted
 
 PERMANENT = 70
@@ -41,16 +53,21 @@ class World:
     broken: list[str] = field(default_factory=list)
 
     @classmethod
-    def create(cls, *, nodes: int, waits: bool, queued: bool, backoff: int, delete: bool) -> World:
-        spec: Object = {"backoffLimit": backoff, "trainer": {"device": "cpu", "nodes": nodes}}
-        spec["training"] = {"globalBatchSize": nodes}
-        if waits:
-            spec["model"] = {"from": {"kind": "SFTJob", "name": "first"}}
+    def create(
+        cls, *, kind: str = "SFTJob", nodes: int, waits: bool, queued: bool, backoff: int, delete: bool
+    ) -> World:
+        spec: Object = {"backoffLimit": backoff}
+        source = {"from": {"kind": "SFTJob", "name": "first"}} if waits else {"uri": "s3://pinnace/models/tiny"}
+        if kind == "SFTJob":
+            spec |= {"trainer": {"device": "cpu", "nodes": nodes}, "training": {"globalBatchSize": nodes}}
+            spec["model"] = source
+        else:
+            spec["models"] = [{"name": "agent", "source": source, "weight": "1"}]
         if queued:
             spec["queueName"] = "q"
         if delete:
             spec["deletionPolicy"] = "Delete"
-        return cls(job=sftjob(**spec), quota=not queued)
+        return cls(job=(sftjob if kind == "SFTJob" else mergejob)(**spec), quota=not queued)
 
     # -- the operator ------------------------------------------------------------------------------------------------
     def observe(self) -> Observed:

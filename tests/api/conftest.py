@@ -15,9 +15,9 @@ from pinnace_operator.api.kinds import KINDS
 
 from e2e.apiserver import BIN, ApiServer
 from e2e.kube import CommandError, Kubectl
+from tests.api.cases import Manifest
 
 REPOSITORY = Path(__file__).parents[2]
-Manifest = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -110,3 +110,23 @@ def smallest_sandbox() -> Manifest:
 def sandbox() -> Callable[[dict[str, Any]], Manifest]:
     """Makes the smallest valid ToolSandbox with a patch: dotted paths set, `...` removes."""
     return lambda patch: patched(smallest_sandbox(), patch)
+
+
+def smallest_merge() -> Manifest:
+    """The smallest valid MergeJob."""
+    return {
+        "apiVersion": "pinnace.dev/v1alpha1",
+        "kind": "MergeJob",
+        "metadata": {"name": "merge"},
+        "spec": {
+            "method": {"taskArithmetic": {}},
+            "base": {"uri": "s3://pinnace/models/base"},
+            "models": [{"name": "agent", "source": {"uri": "s3://pinnace/models/agent"}, "weight": "1"}],
+        },
+    }
+
+
+@pytest.fixture
+def merge() -> Callable[[dict[str, Any]], Manifest]:
+    """Makes the smallest valid MergeJob with a patch: dotted paths set, `...` removes."""
+    return lambda patch: patched(smallest_merge(), patch)

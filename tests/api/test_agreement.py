@@ -7,10 +7,12 @@ from typing import Any
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from pinnace_operator.api.base import ApiModel
+from pinnace_operator.api.merge import MergeJob
 from pinnace_operator.api.sft import SFTJob
 from pydantic import ValidationError
 
-Manifest = dict[str, Any]
+from tests.api.cases import Manifest
 
 
 def _rarely(good: list[Any], bad: list[Any]) -> st.SearchStrategy[Any]:
@@ -64,25 +66,89 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+MERGE_REF = {"kind": "MergeJob", "name": "merge"}
+MODEL = {"name": "agent", "source": {"uri": "s3://pinnace/m"}}
+WEIGHED = {**MODEL, "weight": "0.5"}
+AXIS = {"parameter": "weight", "values": ["0", "1"]}
+METRIC = {"special": {"uri": "s3://pinnace/a"}, "general": {"uri": "s3://pinnace/b"}}
+MERGE_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "metadata.name": _rarely(["merge-2", "a", "a" * 45], ["a" * 46, "Merge", "4b"]),
+    "spec.method": _rarely(
+        [{"taskArithmetic": {}}, {"ties": {"lambda": "1e-1"}}, {"linear": {}}, {"della": {"rescale": "Paper"}}],
+        [
+            {}, {"ties": {}, "linear": {}}, {"ties": {"lambda": "x"}}, {"slerp": {"t": "0.5"}}, {"slerp": {}},
+            {"nuslerp": {}}, {"modelStock": {}}, {"karcher": {"maxIterations": 0}}, {"sce": {"selectTopk": "-1"}},
+        ],
+    ),
+    "spec.base": _rarely(
+        [{"uri": "s3://pinnace/b"}, {"from": JOB_REF}], [..., {}, {"from": MERGE_REF}, {"uri": "here"}]
+    ),
+    "spec.models": _rarely(
+        [[WEIGHED], [WEIGHED, {**WEIGHED, "name": "other"}], [MODEL]],
+        [
+            [], [WEIGHED, WEIGHED], [{**WEIGHED, "density": "0.5"}], [{**WEIGHED, "gamma": "0.1"}],
+            [{**WEIGHED, "density": "0"}], [{**WEIGHED, "epsilon": "0.1"}], [{**WEIGHED, "weight": "-"}],
+            [{**WEIGHED, "source": {"from": MERGE_REF}}], [{**WEIGHED, "adapter": {"from": MERGE_REF}}],
+        ],
+    ),
+    "spec.layers": _rarely(
+        [[], [{"parameter": "weight", "model": "agent", "values": ["-1", "2"]}]],
+        [[{"parameter": "weight", "model": "nobody", "values": ["1"]}], [{"parameter": "weight", "values": []}]],
+    ),
+    "spec.memoryLimit": _rarely(["1Gi", "512Mi", 10**9], ["511Mi", 100, "1GB", "6Gi"]),
+    "spec.shardSize": _rarely(["1Gi", "64Gi", 1], [0, "0", "65Gi"]),
+    "spec.sweep": _rarely(
+        [{"axes": [AXIS], "metric": METRIC}, {"axes": [AXIS, {**AXIS, "model": "agent"}], "metric": METRIC}],
+        [
+            {"axes": [AXIS, AXIS], "metric": METRIC}, {"axes": [], "metric": METRIC}, {"axes": [AXIS]},
+            {"axes": [{**AXIS, "model": "nobody"}], "metric": METRIC},
+            {"axes": [{**AXIS, "values": [str(n) for n in range(17)]}, {**AXIS, "model": "agent"}], "metric": METRIC},
+            {"axes": [AXIS], "metric": {**METRIC, "specialWeight": "1.1"}},
+        ],
+    ),
+    "spec.worker.resources": _rarely(
+        [{"limits": {"memory": "4Gi"}}, {"limits": {"memory": "4Gi", "cpu": 2}}],
+        [{}, {"limits": {"memory": "600M"}}, {"limits": {"nvidia.com/gpu": 1, "memory": "4Gi"}}],
+    ),
+    "spec.worker.device": st.sampled_from(["cpu", "cpu", "cpu", "cuda"]),
+}  # fmt: skip
+
+
 @st.composite
-def patches(draw: st.DrawFn) -> dict[str, Any]:
-    """Values for a few fields; the others stay as in the smallest job."""
-    names = draw(st.lists(st.sampled_from(sorted(FIELDS)), min_size=1, max_size=6, unique=True))
-    return {name: draw(FIELDS[name]) for name in names}
+def patches(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Any]]) -> dict[str, Any]:
+    """Values for a few fields; the others stay as in the smallest manifest."""
+    names = draw(st.lists(st.sampled_from(sorted(fields)), min_size=1, max_size=6, unique=True))
+    return {name: draw(fields[name]) for name in names}
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(patch=patches())
+BOTH = settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def agree(model: type[ApiModel], manifest: Manifest, told: str) -> None:
+    """`told` is what the API server said."""
+    try:
+        model.from_manifest(manifest)
+    except ValidationError as error:
+        event("refused")
+        assert told, f"only Python refuses {manifest}: {error}"
+    else:
+        event("accepted")
+        assert not told, f"only the API server refuses {manifest}: {told}"
+
+
+@BOTH
+@given(patch=patches(FIELDS))
 def test_python_and_the_api_server_agree(
     job: Callable[[dict[str, Any]], Manifest], message: Callable[[Manifest], str], patch: dict[str, Any]
 ) -> None:
-    manifest = job(patch)
-    told = message(manifest)
-    try:
-        SFTJob.from_manifest(manifest)
-    except ValidationError as error:
-        event("refused")
-        assert told, f"only Python refuses {patch}: {error}"
-    else:
-        event("accepted")
-        assert not told, f"only the API server refuses {patch}: {told}"
+    agree(SFTJob, job(patch), message(job(patch)))
+
+
+@BOTH
+@given(patch=patches(MERGE_FIELDS))
+def test_python_and_the_api_server_agree_about_merges(
+    merge: Callable[[dict[str, Any]], Manifest], message: Callable[[Manifest], str], patch: dict[str, Any]
+) -> None:
+    agree(MergeJob, merge(patch), message(merge(patch)))

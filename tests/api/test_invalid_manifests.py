@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from pinnace_operator.api.sft import SFTJob
 from pydantic import ValidationError
 
-Manifest = dict[str, Any]
+from tests.api.cases import Case, Manifest
+
 GPU = {"trainer.device": "cuda"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A patch of the smallest valid job (paths below spec, or `metadata.…`), and what the message has."""
-
-    id: str
-    patch: dict[str, Any]
-    says: tuple[str, ...]
-
-    @property
-    def paths(self) -> dict[str, Any]:
-        return {path if path.startswith("metadata.") else f"spec.{path}": value for path, value in self.patch.items()}
 
 
 TRAIN = "data.train.builtin"

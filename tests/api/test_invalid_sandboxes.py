@@ -53,6 +53,7 @@ CASES = [
     server("Stdio with a port", {"transport": "Stdio", "command": ["a"], "port": 9000}, "has no port", base=IMAGE),
     server("unknown transport", {"transport": "SSE"}, "Unsupported value", '"Stdio", "Http"', base=IMAGE),
     server("Session with an image", {"isolation": "Session"}, "Session is for servers of the catalogue", base=IMAGE),
+    server("Session of files", {"catalogue": "files", "isolation": "Session"}, "list files in sessions.servers"),
     server("Session with a scale", {"isolation": "Session", "scale": {}}, "remove versions, scale, env"),
     Case(
         "Session without sandboxes",
@@ -148,6 +149,7 @@ def test_each_case_has_a_name_of_its_own() -> None:
 SERVERS = [
     TIME, IMAGE, {**IMAGE, "port": 9000}, {**TIME, "scale": {}}, {**TIME, "scale": {"minReplicas": 4}},
     {**TIME, "scale": {"minReplicas": 5}}, {**TIME, "isolation": "Session"}, {**IMAGE, "transport": "Stdio"},
+    {**TIME, "catalogue": "files", "isolation": "Session"},
     {**IMAGE, "transport": "Stdio", "command": ["a"]}, {**TIME, "command": []}, {**TIME, "args": ["a"]},
     {**TIME, "egress": [{"cidr": "0.0.0.0/0"}]}, {**TIME, "egress": [{"cidr": "10.0.0.1/8"}]},
     {**TIME, "egress": [{"cidr": "::/0"}]}, {**TIME, "egress": [{"cidr": "10.0.0.0/33"}]},

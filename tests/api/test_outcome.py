@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pinnace_operator.api.conditions import REASONS, Reason, explain
+from pinnace_operator.api.merge_status import MOST_CANDIDATES, MergeReport, SweepRow, SweepStatus
 from pinnace_operator.api.outcome import PERMANENT_EXIT_CODES, ExitCode, Outcome
 from pinnace_operator.api.progress import ProgressReport
 from pinnace_operator.api.sft import SFTJob
@@ -79,3 +80,16 @@ def test_accumulation_follows_from_the_batch(
     }
     job = SFTJob.from_manifest({"metadata": {"name": "a"}, "spec": spec})
     assert job.spec.gradient_accumulation_steps == accumulation
+
+
+def test_the_table_of_a_sweep_gives_way_before_the_message_is_cut_to_pieces() -> None:
+    loss = "1.23456"
+    rows = tuple(
+        SweepRow(candidate=f"candidate-{n:03d}", values=("0.123456789012",) * 4, special=loss, general=loss, total=loss)
+        for n in range(MOST_CANDIDATES)
+    )
+    report = MergeReport(sweep=SweepStatus(candidates=32, scored=32, rows=rows, winner="candidate-007"))
+    told = [Outcome(reason=Reason.COMPLETED, exit_code=0, merge=each) for each in report.reductions()]
+    assert [each.fits for each in told] == [False, False, True]
+    assert Outcome.parse(told[-1].dump()) == told[-1]
+    assert told[-1].merge.sweep.winner == "candidate-007"

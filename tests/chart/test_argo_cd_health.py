@@ -12,7 +12,7 @@ from pinnace_operator.reconcile.plan import OperatorSettings
 from e2e.simulation import toolsandbox as tools
 from e2e.simulation.decide import decide
 from e2e.simulation.evalsuite import evalsuite
-from e2e.simulation.objects import OUTPUT, Object, ended, jobset, outcome, pod, sftjob, started, waiting
+from e2e.simulation.objects import OUTPUT, Object, ended, jobset, mergejob, outcome, pod, sftjob, started, waiting
 from e2e.simulation.rlrun import rlrun
 
 SCRIPTS = Path(__file__).parents[2] / "charts" / "pinnace" / "argocd"
@@ -68,6 +68,13 @@ CASES: list[tuple[str, Object, str, str]] = [
         "Healthy", "Completed",
     ),
     ("failed", reconciled(sftjob(nonsense=1)), "Degraded", "InvalidSpec"),
+    ("a merge waits", reconciled(mergejob(suspend=True)), "Suspended", "Set it to false"),
+    (
+        "a merge is complete",
+        reconciled(mergejob(status=started()), jobset=jobset(role="worker", ended="Completed"), pods=(DONE_POD,)),
+        "Healthy", "Completed",
+    ),
+    ("a merge can't work", reconciled(mergejob(nonsense=1)), "Degraded", "InvalidSpec"),
     ("a suite starts", reconciled(evalsuite()), "Progressing", "Starting"),
     ("a suite waits", reconciled(evalsuite(toolSandbox={"name": "tools"})), "Progressing", "ToolSandbox/tools"),
     ("a suite can't work", reconciled(evalsuite(nonsense=1)), "Degraded", "InvalidSpec"),

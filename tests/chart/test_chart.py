@@ -56,7 +56,7 @@ def test_lint_finds_nothing() -> None:
 
 def test_the_default_installation(render: Render) -> None:
     assert render().kinds() == [
-        "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", *["CustomResourceDefinition"] * 4,
+        "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", *5 * ["CustomResourceDefinition"],
         "Deployment", "NetworkPolicy", "Role", "RoleBinding", "Service", "ServiceAccount",
     ]  # fmt: skip
 
@@ -102,6 +102,7 @@ def test_the_operator_has_no_more_rights_than_it_needs(render: Render, namespace
         writes = {each[:2] for each in granted if each[3] in writing}
         assert writes - {("authentication.k8s.io", "tokenreviews")} == {
             ("pinnace.dev", "sftjobs"), ("pinnace.dev", "sftjobs/status"), ("pinnace.dev", "sftjobs/finalizers"),
+            ("pinnace.dev", "mergejobs"), ("pinnace.dev", "mergejobs/status"), ("pinnace.dev", "mergejobs/finalizers"),
             ("pinnace.dev", "evalsuites"), ("pinnace.dev", "evalsuites/status"),
             ("pinnace.dev", "evalsuites/finalizers"),
             ("pinnace.dev", "rlruns"), ("pinnace.dev", "rlruns/status"), ("pinnace.dev", "rlruns/finalizers"),
@@ -113,7 +114,9 @@ def test_the_operator_has_no_more_rights_than_it_needs(render: Render, namespace
         }  # fmt: skip
         assert {each[3] for each in granted if each[1] == "secrets"} == {"create"}, "Secrets are never read"
         assert {each[3] for each in granted if each[1] == "pods"} == {"get", "list", "watch", "delete"}
-        ours = {each for each in granted if each[1] in ("sftjobs", "evalsuites", "rlruns", "toolsandboxes")}
+        ours = {
+            each for each in granted if each[1] in ("evalsuites", "mergejobs", "rlruns", "sftjobs", "toolsandboxes")
+        }
         assert not {each for each in ours if each[3] in ("create", "update", "delete")}
         forbidden = {"pods/exec", "pods/log", "clusterroles", "clusterrolebindings", "nodes"}
         assert not {each for each in granted if each[1] in forbidden or each[3] in ("escalate", "bind", "impersonate")}

@@ -17,7 +17,7 @@ from e2e.faults.model import Answer, Request, scripted_model
 
 from .conftest import Setup, sums
 
-ITEMS, ATTEMPTS, SHARDS, KILLS = 40, 2, 2, 2
+ITEMS, ATTEMPTS, SHARDS, KILLS = 200, 4, 2, 5
 
 
 async def test_killed_shards_lose_nothing(setup: Setup, tiny: Path, tmp_path: Path) -> None:
@@ -26,7 +26,6 @@ async def test_killed_shards_lose_nothing(setup: Setup, tiny: Path, tmp_path: Pa
     async def script(request: Request) -> Answer:
         text = str(request["messages"][1]["content"])
         asked[text] += 1
-        await asyncio.sleep(0.02)
         number = int(text.removeprefix("What is ").partition("+")[0])
         return Answer(f"<answer>{number + (number % 4 != 0)}</answer>")
 
@@ -46,7 +45,7 @@ async def test_killed_shards_lose_nothing(setup: Setup, tiny: Path, tmp_path: Pa
         kills = 0
         while (done := len(await asyncio.to_thread(records.finished))) < ITEMS * ATTEMPTS:
             await asyncio.sleep(0.1)
-            if kills < KILLS and done >= (kills + 1) * 15:
+            if kills < KILLS and done >= (kills + 1) * 100:
                 victim = dice.randrange(SHARDS)
                 if running[victim].returncode is None:
                     running[victim].send_signal(signal.SIGKILL)
@@ -62,7 +61,10 @@ async def test_killed_shards_lose_nothing(setup: Setup, tiny: Path, tmp_path: Pa
         found, grades = records.read(plan.units()), records.read_grades(plan.units(), plan.grader)
         assert len(found) == len(grades) == ITEMS * ATTEMPTS
         summary = summarise_run(plan, found, grades)
-        assert (summary.right, summary.wrong, summary.unfinished) == (60, 20, 0)
+        assert (summary.right, summary.wrong, summary.unfinished) == (600, 200, 0)
+        table = {item.item: [attempt.verdict for attempt in item.attempts] for item in summary.items}
+        undisturbed = {f"sum-{n:03d}": ["right" if n % 4 else "wrong"] * ATTEMPTS for n in range(ITEMS)}
+        assert table == undisturbed
         # Only what was in flight in a killed process, and not yet written, may have been asked twice.
         again = sum(count - ATTEMPTS for count in asked.values())
         assert 0 <= again <= kills * 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import time
 
 import pytest
@@ -10,6 +12,7 @@ from pinnace.tools.outcome import Outcome
 
 from e2e.apiserver import free_port
 from e2e.gateway.lab import Gateway, Lab, eventually, server
+from e2e.gateway.sandboxes import Sandboxes
 from e2e.s3 import ACCESS_KEY, SECRET_KEY, S3Server
 from e2e.stored import raw_client
 
@@ -30,21 +33,55 @@ async def test_calls_end_in_typed_results_whatever_happens(gateway: Gateway) -> 
         assert (lost.outcome, lost.outcome.infrastructure) == (Outcome.UNAVAILABLE, True)
 
 
-async def test_a_session_is_leased_for_a_block_and_given_back(own: Lab) -> None:
-    agents = own.agents(1)
-    gateway = own.gateway({"sessions": {"endpoints": agents.urls, "servers": ["files"]}})
-    gateway.wait_tools("write_file")
-    async with ToolClient(gateway.url, token=gateway.token) as tools:
+async def test_a_session_is_leased_for_a_block_and_given_back(leasing: Gateway, pool: Sandboxes) -> None:
+    async with ToolClient(leasing.url, token=leasing.token) as tools:
         async with tools.session(env={"SEED": "7"}, patience=10) as sandbox:
-            assert (await sandbox.call("get_env", {"name": "SEED"})).text == "7"
-            await sandbox.call("write_file", {"name": "a", "text": "x"})
+            assert (await sandbox.call("shell", {"command": "echo $SEED; touch a"})).text.strip() == "7"
             await sandbox.reset()
-            assert (await sandbox.call("read_file", {"name": "a"})).outcome is Outcome.TOOL_ERROR
+            assert (await sandbox.call("read_file", {"path": "a"})).outcome is Outcome.TOOL_ERROR
             with pytest.raises(GatewayRefused) as refused:
-                await tools.lease(1)
+                await tools.lease(4)
             assert refused.value.status == 429
-        eventually("it is free", lambda: agents.states() == ["free"])
-        assert (await sandbox.call("read_file", {"name": "a"})).outcome is Outcome.DENIED
+        eventually("it is free", lambda: pool.states() == ["free"] * 4)
+        assert (await sandbox.call("read_file", {"path": "a"})).outcome is Outcome.DENIED
+
+
+async def test_a_group_of_attempts_has_a_sandbox_each_with_its_attachment(leasing: Gateway, pool: Sandboxes) -> None:
+    attachment = bytes(range(256)) * 20_000  # in three parts
+    async with ToolClient(leasing.url, token=leasing.token) as tools:
+        group = await tools.lease(3, limits={"openFiles": 300}, labels={"question": "q-7"}, patience=30)
+        done = await asyncio.gather(*(each.upload("in/data.bin", attachment) for each in group))
+        assert [each.outcome for each in done] == [Outcome.OK] * 3
+        told = await asyncio.gather(*(each.call("shell", {"command": "sha256sum < in/data.bin"}) for each in group))
+        assert {each.text.split()[0] for each in told} == {hashlib.sha256(attachment).hexdigest()}
+        assert (await group[0].upload("../out", b"x")).outcome is Outcome.DENIED
+        assert (await group[0].upload("empty", b"")).outcome is Outcome.OK
+        await group[0].reset()
+        assert (await group[0].call("shell", {"command": "ls; ulimit -n"})).text.split() == ["300"]
+        assert (
+            await group[1].call("python", {"code": "while True: pass"}, timeout_seconds=1)
+        ).outcome is Outcome.TIMEOUT
+        await asyncio.gather(*(each.end() for each in group))
+        await group[0].end()
+    eventually("all are free", lambda: pool.states() == ["free"] * 4)
+
+
+async def test_whoever_waits_gets_the_sandbox_that_another_gives_back(leasing: Gateway, pool: Sandboxes) -> None:
+    async with ToolClient(leasing.url, token=leasing.token) as tools:
+        first = await tools.lease(4)
+        waiting = asyncio.create_task(tools.lease(2, patience=60))
+        with pytest.raises(GatewayRefused, match="are free") as refused:
+            await tools.lease(1)
+        assert refused.value.retry_after
+        await asyncio.gather(*(each.end() for each in first))
+        assert len(await waiting) == 2
+
+
+async def test_limits_that_can_not_be_are_refused_with_their_place(leasing: Gateway, pool: Sandboxes) -> None:
+    async with ToolClient(leasing.url, token=leasing.token) as tools:
+        with pytest.raises(GatewayRefused, match=r"limits\.memoryMiB") as refused:
+            await tools.lease(1, limits={"memoryMiB": 1})
+    assert refused.value.status == 400
 
 
 def test_a_result_that_is_too_long_is_cut_and_the_whole_lies_in_s3(own: Lab, s3: S3Server) -> None:

@@ -319,10 +319,11 @@ def test_structured_content_keeps_its_shape_when_it_is_cut() -> None:
 
 def test_a_session_id_is_good_for_its_tenant_at_any_gateway_with_the_key() -> None:
     one, two, foreign = McpSessions(b"key"), McpSessions(b"key"), McpSessions(b"other")
-    session = one.begin("2025-06-18", "team", {}, {})
+    session = one.begin("2025-06-18", "team", {"elicitation": {}}, {"name": "c"})
     found = two.find(session.id, "team")
     assert found is not None
-    assert found.version == "2025-06-18"
+    assert (found.version, found.capabilities, found.info) == ("2025-06-18", {"elicitation": {}}, {"name": "c"})
+    assert len(one.begin("2025-06-18", "team", {"experimental": "x" * 10_000}, {}).id) < 1000, "it is a header"
     assert one.find(session.id, "others") is None
     assert foreign.find(session.id, "team") is None
     one.end(session)

@@ -50,6 +50,20 @@ def test_a_safe_call_leaves_a_hung_replica(own: Lab) -> None:
     eventually("it is back", lambda: gateway.call("who")["content"][0]["text"] == "first")
 
 
+def test_a_safe_call_leaves_a_replica_that_vanished_and_was_taken_away(own: Lab) -> None:
+    first, second = own.backend("first"), own.backend("second")
+    gateway = own.gateway({"servers": [server("plain", first)]})
+    gateway.wait_tools("echo")
+    first.send(signal.SIGSTOP)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(gateway.call, "who") for _ in range(4)]
+        eventually("they are on their way", lambda: gateway.metric("pinnace_tools_in_flight") == 4)
+        gateway.configure({"generation": 2, "servers": [server("plain", second)]})
+        # Unmoved they would end with `timeout`.
+        answers = [call.result(timeout=60) for call in calls]
+    assert outcomes(answers) == {"ok": 4}
+
+
 @pytest.mark.parametrize("fault", ["garbage", "html", "cut", "full", "error"])
 def test_a_replica_that_answers_nonsense_is_passed_over(own: Lab, fault: Fault) -> None:
     healthy = own.backend("healthy")

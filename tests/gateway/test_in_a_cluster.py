@@ -14,7 +14,9 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from pinnace.tools.gateway import source
+from pinnace.tools.gateway import load, source
+from pinnace.tools.gateway.app import Gateway as InProcess
+from pinnace.tools.gateway.app import Options
 from pinnace.tools.gateway.auth import AUDIENCE
 from pinnace.tools.gateway.kube import Kube
 
@@ -166,9 +168,7 @@ def operator(tmp_path: Path) -> Iterator[list[tuple[str, str, dict[str, Any]]]]:
     thread.join()
 
 
-def test_the_operator_hears_the_load_and_of_calls_that_wait(
-    own: Lab, operator: list[tuple[str, str, dict[str, Any]]], tmp_path: Path
-) -> None:
+def test_the_operator_hears_the_load(own: Lab, operator: list[tuple[str, str, dict[str, Any]]], tmp_path: Path) -> None:
     (tmp_path / "token").write_text("projected")
     cold = {"name": "cold", "versions": [{"name": "v1"}], "scale": {"min": 0, "max": 2}}
     servers = [server("plain", own.backend()), cold]
@@ -186,3 +186,26 @@ def test_the_operator_hears_the_load_and_of_calls_that_wait(
     assert (report["kind"], report["uid"], report["pod"], report["generation"]) == ("ToolSandbox", "u-1", "pod-7", 5)
     states = {each["name"]: (each["state"], each["ready"]) for each in report["servers"]}
     assert states == {"plain": ("ready", 1), "cold": ("absent", 0)}
+
+
+async def test_a_call_that_waits_for_a_server_at_zero_is_told_at_once(
+    operator: list[tuple[str, str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_EVERY", 3600.0)  # so that what arrives was told for another reason than the time
+    monkeypatch.setenv("PINNACE_PROGRESS_URL", (tmp_path / "address").read_text())
+    (tmp_path / "token").write_text("projected")
+    monkeypatch.setenv("PINNACE_PROGRESS_TOKEN", str(tmp_path / "token"))
+    cold = {"name": "cold", "versions": [{"name": "v1"}], "scale": {"min": 0, "max": 2}}
+    (tmp_path / "gateway.json").write_text(json.dumps({"version": 1, "servers": [cold]}))
+    gateway = InProcess(Options(tmp_path / "gateway.json", host="127.0.0.1", port=0, tokens=tmp_path))
+    await gateway.start()
+    try:
+        await gateway.control.configured.wait()
+        await asyncio.to_thread(eventually, "the first report", lambda: operator)
+        pool = gateway.state.pool("cold")
+        call = asyncio.create_task(pool.acquire(["v1"], avoid=(), patience=1, cold_patience=60))
+        told = lambda: [each["queued"] for each in operator[-1][2]["servers"]] == [1]  # noqa: E731
+        await asyncio.to_thread(eventually, "the operator hears of the call", told)
+        call.cancel()
+    finally:
+        await gateway.close()

@@ -13,7 +13,7 @@ from pinnace.merge.masks import happens, uniform
 from pinnace.merge.methods import REGISTRY, Block, Task
 from pinnace.merge.methods.thinning import RandomByRank
 from pinnace.merge.selection import cuts
-from pinnace.merge.settings import MergeMethod
+from pinnace_operator.api.mergemethods import MergeMethod
 
 SPARSE = ["ties", "dare_linear", "dare_ties", "della", "della_linear", "breadcrumbs", "breadcrumbs_ties"]
 ROWS, COLUMNS = 24, 64

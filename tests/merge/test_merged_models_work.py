@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from pinnace.cli import build
+from pinnace.merge.budget import resident_bytes
+from pinnace.merge.buffers import let_go
 from pinnace.tiny.model import write_tiny_model
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from e2e.merging import Shape, write_model
+from e2e.merging import Shape, family, write_model
 from tests.merge.merges import loaded, merged
 
 
@@ -169,10 +171,25 @@ def test_the_command_shows_the_plan_and_merges(tiny: list[Path], tmp_path: Path)
     spec = {
         "method": {"slerp": {"t": 0.25}},
         "base": {"uri": str(tiny[0])},
-        "models": [{"source": {"uri": str(tiny[1])}}],
+        "models": [{"name": "agent", "source": {"uri": str(tiny[1])}}],
     }
     file.write_text(yaml.safe_dump(spec))
     again = CliRunner().invoke(build(["merge"]), ["merge", str(file), "-o", str(tmp_path / "slerp"), "--memory", "4Gi"])
     assert again.exit_code == 0, again.output
     refused = CliRunner().invoke(build(["merge"]), ["merge", str(file), "-o", str(tmp_path / "out")])
     assert refused.exit_code == 1
+
+
+@pytest.mark.slow
+def test_merges_one_after_the_other_take_no_more_memory_than_one(tmp_path: Path) -> None:
+    """A sweep makes many in one process: what a merge leaves behind would be missing for the next."""
+    shape = Shape(layers=1, hidden=640, inner=1400, vocabulary=20011, heads=10, kv_heads=5, head=64)
+    base, model = family(tmp_path, shape, dtype=torch.bfloat16, models=1)
+    models = [{"model": str(model), "parameters": {"weight": 1, "density": 0.5}}]
+    config = {"merge_method": "ties", "base_model": str(base), "models": models}
+    held = []
+    for number in range(4):
+        merged(config, tmp_path / str(number))
+        let_go()
+        held.append(resident_bytes())
+    assert max(held[1:]) - held[0] < 64 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import pytest
-from pinnace.merge import InvalidMerge, MergeSpec
+from pinnace.merge import MergeSpec
 from pinnace.merge.plot import svg
 from pinnace.merge.sweep import Score, candidates, losers, table
 
@@ -33,11 +33,6 @@ def test_all_combinations_in_order() -> None:
     assert [list(one.values.values()) for one in found] == [["0.5", "0.2"], ["0.5", "0.4"], ["1", "0.2"], ["1", "0.4"]]
     assert found[1].spec.layers[1].values == ("0.4",)
     assert all(one.spec.sweep is None for one in found)
-
-
-def test_an_axis_twice_is_refused() -> None:
-    with pytest.raises(InvalidMerge, match="twice"):
-        candidates(spec({"parameter": "lambda", "values": ["1"]}, {"parameter": "lambda", "values": ["2"]}))
 
 
 def test_the_best_wins_and_broken_ones_cannot() -> None:

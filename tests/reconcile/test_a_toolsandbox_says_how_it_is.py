@@ -455,9 +455,18 @@ def test_the_pool_has_warm_ones_besides_the_leased(
     assert deployment["spec"]["replicas"] == plan.status["sessions"]["desired"] == wanted
 
 
+def test_a_sandbox_that_hangs_at_its_start_is_replaced_while_others_serve() -> None:
+    fine = pod("session", name="fine")
+    starts, hangs = (pod("session", name=f"{-at}", ready=False, started=False, seconds=at) for at in (-50, -60))
+    plan = pool(session_pods=(fine, starts, hangs))
+    assert {each.name for each in plan.prune} == {"60"}
+    assert (plan.requeue_after or 99) <= 10
+    assert pool(session_pods=(starts, hangs)).prune == (), "none serves: another pod would not help"
+
+
 def test_sandboxes_that_are_worn_out_are_replaced() -> None:
     fine = pod("session", name="fine")
-    starts = pod("session", name="starts", ready=False, started=False)
+    starts = pod("session", name="starts", ready=False, started=False, seconds=-20)
     spent = pod("session", name="spent", ready=False, started=True, seconds=-20)
     slow = pod("session", name="slow", ready=False, started=True, seconds=-5)
     plan = pool(session_pods=(fine, starts, spent, slow))

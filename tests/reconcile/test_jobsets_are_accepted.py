@@ -14,7 +14,7 @@ from e2e.apiserver import ApiServer
 from e2e.faults.api import JOBSETS, PODS, Api
 from e2e.faults.cluster import Hands, install_crds
 from e2e.simulation.decide import decide
-from e2e.simulation.objects import Object, jobset, sftjob, started
+from e2e.simulation.objects import Object, jobset, mergejob, sftjob, started
 
 SAMPLES = Path(__file__).parents[2] / "crds" / "samples"
 JOBS = "/apis/batch/v1/namespaces/{}/jobs"
@@ -47,6 +47,9 @@ LOADED: dict[str, Any] = {
 }  # fmt: skip
 
 
+MAKE = {"SFTJob": sftjob, "MergeJob": mergejob}
+
+
 def built(job: Object) -> Object:
     (child,) = decide(job, settings=SETTINGS, upstreams={}).children
     return dict(child)
@@ -63,11 +66,23 @@ def environment(child: Object, container: str = "containers") -> dict[str, Objec
 
 def _samples() -> list[Object]:
     found = [each for path in sorted(SAMPLES.glob("*.yaml")) for each in yaml.safe_load_all(path.read_text())]
-    jobs = [each for each in found if each and each["kind"] == "SFTJob" and "from" not in each["spec"]["model"]]
-    return [sftjob(each["metadata"]["name"], **each["spec"]) for each in jobs]
+    jobs = [each for each in found if each and each["kind"] in MAKE and "'from'" not in str(each["spec"])]
+    return [MAKE[each["kind"]](each["metadata"]["name"], **each["spec"]) for each in jobs]
 
 
-CHILDREN = [built(job) for job in [*_samples(), sftjob("loaded", **LOADED)]]
+MERGE: dict[str, Any] = {
+    "sweep": {
+        "axes": [{"parameter": "lambda", "values": ["0.5", "1"]}],
+        "metric": {
+            "special": {"configMap": {"name": "data", "key": "special.jsonl"}},
+            "general": {"builtin": {"name": "arithmetic-tools"}},
+        },
+    },
+    "worker": {"resources": {"limits": {"memory": "4Gi", "cpu": 3}}},
+}
+CHILDREN = [
+    built(job) for job in [*_samples(), sftjob("loaded", **LOADED), mergejob("merge"), mergejob("sweep", **MERGE)]
+]
 DYING = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["pinnace.dev/delete-artifacts"]}
 CHILDREN.append(
     built(
@@ -155,6 +170,31 @@ def test_the_gang_is_one_indexed_job_that_fails_as_a_whole() -> None:
     )
     assert (job["backoffLimit"], job["podReplacementPolicy"]) == (0, "Failed")
     assert child["spec"]["failurePolicy"]["maxRestarts"] == 7
+
+
+def test_a_merge_has_one_worker_whose_memory_follows_from_its_limit() -> None:
+    (container,) = pod_spec(built(mergejob(memoryLimit="4Gi")))["containers"]
+    assert container["command"] == ["pinnace", "merge", "run"]
+    assert container["image"] == "registry.example.com/pinnace/trainer:1.2.3-cpu"
+    assert container["resources"] == {"requests": {"cpu": "2"}, "limits": {"memory": "5120Mi"}}
+    child = built(mergejob())
+    assert (child["spec"]["replicatedJobs"][0]["name"], environment(child)["OMP_NUM_THREADS"]["value"]) == (
+        "worker",
+        "2",
+    )
+    job = json.loads(environment(child)["PINNACE_JOB"]["value"])
+    assert job["runPath"] == "team/mergejob/job/0a1b2c3d"
+    assert job["resolved"] == {
+        "base": {"uri": "s3://pinnace/models/tiny"}, "models.agent": {"uri": "s3://pinnace/models/agent"},
+    }  # fmt: skip
+
+
+def test_a_sweep_has_what_the_user_gave_and_its_data() -> None:
+    child = built(mergejob(**MERGE))
+    (container,) = pod_spec(child)["containers"]
+    assert container["resources"] == {"limits": {"memory": "4Gi", "cpu": 3}}
+    assert environment(child)["OMP_NUM_THREADS"]["value"] == "3"
+    assert "/etc/pinnace/data" in {each["mountPath"] for each in container["volumeMounts"]}
 
 
 def test_containers_know_what_the_contract_says() -> None:

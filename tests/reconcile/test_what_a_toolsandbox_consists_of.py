@@ -73,7 +73,7 @@ def test_the_configuration_is_that_of_the_contract() -> None:
     )
     assert found["sessions"]["service"] == "tools-canary-session"
     assert found["sessions"]["servers"] == ["files", "python", "shell"]
-    assert "results" not in found, "the bucket is in the namespace's Secret, which the operator never reads"
+    assert "results" not in found, "bucket and prefix may be in the namespace's Secret, which the operator never reads"
 
 
 def test_the_order_of_the_spec_does_not_matter() -> None:
@@ -82,11 +82,6 @@ def test_the_order_of_the_spec_does_not_matter() -> None:
     name = ("ConfigMap", "tools-canary-gateway")
     assert built(turned)[name] == built(sample())[name]
     assert built(sample())[name]["metadata"]["annotations"]["pinnace.dev/content-hash"].startswith("sha256:")
-
-
-def test_a_bucket_in_the_spec_says_where_results_go() -> None:
-    found = document(built(sample(storage={"bucket": "bkt", "prefix": "p/q"})))
-    assert found["results"]["uri"] == "s3://bkt/p/q/team/toolsandbox/tools-canary/0a1b2c3d/results"
 
 
 @pytest.mark.parametrize(
@@ -249,6 +244,18 @@ def test_a_server_in_sessions_has_no_pods_of_its_own() -> None:
     found = document(children, "tools")
     assert found["sessions"]["servers"] == ["python", "shell"]
     assert found["servers"][0]["versions"][0]["service"] == "tools-session"
+
+
+def test_a_server_of_the_catalogue_in_sessions_is_run_by_the_executor() -> None:
+    servers = [{"name": "db", "catalogue": "sqlite", "isolation": "Session"}]
+    sessions = {"servers": ["shell", "memory"], "egress": [{"cidr": "0.0.0.0/0"}]}
+    children = built(toolsandbox(servers=servers, sessions=sessions))
+    agent, sandbox = pod_spec(children, "tools-session")["containers"]
+    assert agent["args"][:2] == ["--servers", "memory,shell,sqlite"]
+    assert sandbox["args"] == ["--network", "--servers", "memory,sqlite"]
+    assert {"name": "PINNACE_INTERNET", "value": "allowed"} in agent["env"]
+    assert not sandbox.get("env")
+    assert document(children, "tools")["servers"][0]["catalogue"] == "sqlite"
 
 
 def test_names_of_one_server_are_never_those_of_another() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pinnace_operator.api.conditions import Reason
+from pinnace_operator.api.merge_status import MergeJobStatus
 from pinnace_operator.api.status import JobStatus
 
 from e2e.simulation.decide import decide
@@ -18,6 +19,7 @@ from e2e.simulation.objects import (
     condition,
     ended,
     jobset,
+    mergejob,
     outcome,
     pod,
     report,
@@ -50,7 +52,7 @@ STEPS: dict[str, Any] = {
 # Deletion has a test of its own: a job that is gone has nothing to show.
 OFTEN = [name for name in STEPS if name != "delete the job"] + ["controllers"] * 8 + ["stop pods"] * 3
 worlds = st.builds(
-    World.create, nodes=st.integers(1, 3), waits=st.booleans(), queued=st.booleans(),
+    World.create, kind=st.sampled_from(["SFTJob", "MergeJob"]), nodes=st.integers(1, 3), waits=st.booleans(), queued=st.booleans(),
     backoff=st.integers(0, 2), delete=st.booleans(),
 )  # fmt: skip
 stories = st.lists(st.tuples(st.sampled_from(OFTEN), st.integers(0, 40)), min_size=8, max_size=40)
@@ -59,7 +61,8 @@ stories = st.lists(st.tuples(st.sampled_from(OFTEN), st.integers(0, 40)), min_si
 def check(world: World, final: str | None) -> str | None:
     """What must hold after every reconcile; returns the final state if there is one."""
     assert not world.broken, world.broken
-    status = JobStatus.from_manifest(world.job["status"])
+    merges = world.job["kind"] == "MergeJob"
+    status = (MergeJobStatus if merges else JobStatus).from_manifest(world.job["status"])
     assert all(each.reason in Reason for each in status.conditions)
     assert len({each.type for each in status.conditions}) == len(status.conditions)
     if final:
@@ -148,11 +151,11 @@ jobsets = st.none() | st.builds(
     reason=st.sampled_from(["ReachedMaxRestarts", "FailJobSetFailurePolicyAction"]), seconds=st.integers(-100, 10),
 )  # fmt: skip
 jobs = st.builds(
-    lambda make, status, model, meta, **spec: make(
-        status=status, meta=meta, **({"model": model} if model else {}),
+    lambda kind, status, model, meta, **spec: kind(
+        status=status, meta=meta, **({"base" if kind is mergejob else "model": model} if model else {}),
         **{name: value for name, value in spec.items() if value is not None},
     ),
-    st.sampled_from([sftjob, rlrun]),
+    st.sampled_from([sftjob, mergejob, rlrun]),
     statuses,
     st.none() | st.just({"from": {"kind": "SFTJob", "name": "first"}}),
     st.sampled_from([{}, {"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["pinnace.dev/delete-artifacts"]}]),

@@ -63,3 +63,12 @@ def test_the_executors_end_is_told_to_the_owner_and_frees_nothing_that_is_spent(
     slot.freed(State.FREE)
     slot.executor_lost("gone")
     assert slot.state is State.STARTING
+
+
+def test_a_pod_whose_sandbox_ended_three_times_takes_no_further_lease() -> None:
+    slot = _armed(at=500)
+    for _ in range(3):
+        slot.executor_lost("gone")
+    assert slot.state is State.ARMED, "its owner may still hear of it"
+    slot.freed()
+    assert slot.state is State.SPENT

@@ -149,6 +149,8 @@ def test_bytes_go_up_and_down_and_archives_are_unpacked(session: Pod) -> None:
     assert session.tool("upload", path="b.bin", data=base64.b64encode(data).decode()).ok
     blob = session.tool("download", path="b.bin").content[1]["resource"]["blob"]
     assert base64.b64decode(blob) == data
+    assert session.tool("upload", path="b.bin", data=base64.b64encode(b"more").decode(), append=True).ok
+    assert session.tool("shell", command="tail -c 4 b.bin").text.strip() == "more"
     assert session.tool("read_file", path="b.bin").outcome is Outcome.INVALID_ARGUMENTS
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -17,8 +17,8 @@ import boto3
 import psutil
 import pytest
 from pinnace.chat import ChatTokenizer, Renderer
+from pinnace.records import Record
 from pinnace.sft.dataset import RenderPolicy, write_samples
-from pinnace.sft.records import Record
 from pinnace.storage import RunDirectory, Storage
 from pinnace.tiny.model import write_tiny_model
 from pinnace.tiny.task import arithmetic_tools

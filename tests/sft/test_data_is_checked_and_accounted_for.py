@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 from pinnace.chat import ChatTokenizer, Renderer
+from pinnace.records import DataSourceError, Record, read_records
 from pinnace.sft.dataset import BadRecords, RenderPolicy, check_records, held_out, write_samples
-from pinnace.sft.records import DataSourceError, Record, read_records
 from pinnace.tiny.model import write_tiny_model
 from pinnace.tiny.task import arithmetic_tools
 from pinnace_operator.api.sft import LossOn, Overlong

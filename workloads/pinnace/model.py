@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from pinnace_operator.api.shared import ModelSource
+from pinnace_operator.api.shared import HubModel, ModelSource
 
 from pinnace.chat import TOKENIZER_FILES
 from pinnace.job import ResolvedModel
@@ -21,7 +21,7 @@ def fetch_model(source: ModelSource, resolved: ResolvedModel, storage: Storage, 
     """Downloads the whole model and checks that it is complete. Raises `ModelUnusable`."""
     try:
         if source.hub is not None:
-            _fetch_from_hub(source.hub.repo, source.hub.revision, directory)
+            fetch_from_hub(source.hub, directory)
         elif resolved.digest is not None:
             storage.fetch(address(source, resolved, storage), directory, resolved.digest)
         else:
@@ -34,7 +34,7 @@ def fetch_model(source: ModelSource, resolved: ResolvedModel, storage: Storage, 
 def fetch_tokenizer(source: ModelSource, resolved: ResolvedModel, storage: Storage, directory: Path) -> None:
     """Downloads the small files and looks whether the weights are there. Raises `ModelUnusable`."""
     if source.hub is not None:
-        _fetch_from_hub(source.hub.repo, source.hub.revision, directory, [*TOKENIZER_FILES, _INDEX])
+        fetch_from_hub(source.hub, directory, only=[*TOKENIZER_FILES, _INDEX])
         return
     folder = S3Uri.parse(address(source, resolved, storage))
     names = {folder.relative(each.uri) for each in storage.list(folder)}
@@ -67,15 +67,22 @@ def check_model(directory: Path, names: Iterable[str]) -> None:
         )
 
 
-def address(source: ModelSource, resolved: ResolvedModel, storage: Storage) -> str:
-    """Where in S3 the model is; of `best`, the best checkpoint that is there now. Raises `ModelUnusable`."""
+def address(source: ModelSource, resolved: ResolvedModel, storage: Storage, field: str = "spec.model") -> str:
+    """Where in S3 a model is that is not on the hub; of `checkpoint: best`, the best one that is there now.
+
+    Args:
+        field: of the spec, for messages.
+
+    Raises:
+        ModelUnusable: there is none.
+    """
     uri = resolved.uri or source.uri
     if uri is None:
-        raise ModelUnusable("spec.model.from was not resolved to an address; this is a fault of the operator")
+        raise ModelUnusable(f"{field}.from was not resolved to an address; this is a fault of the operator")
     if resolved.checkpoint == "best":
         best = Checkpoints(storage.transfer, S3Uri.parse(uri)).best()
         if best is None:
-            raise ModelUnusable(f"spec.model.from.checkpoint: {uri} has no complete checkpoint; use the output instead")
+            raise ModelUnusable(f"{field}.from.checkpoint: {uri} has no complete checkpoint; use the output instead")
         return f"{best.uri}/model"
     return str(uri)
 
@@ -93,11 +100,12 @@ def _fetch_any(storage: Storage, uri: str, directory: Path) -> None:
                 shutil.copyfileobj(stored, file, 8 << 20)
 
 
-def _fetch_from_hub(repo: str, revision: str | None, directory: Path, only: list[str] | None = None) -> None:
+def fetch_from_hub(model: HubModel, directory: Path, field: str = "spec.model", only: list[str] | None = None) -> None:
+    """Downloads a model (or `only` some of its files) from the Hugging Face hub. Raises `ModelUnusable`."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        snapshot_download(repo, revision=revision, local_dir=directory, allow_patterns=only)
+        snapshot_download(model.repo, revision=model.revision, local_dir=directory, allow_patterns=only)
     except (RepositoryNotFoundError, RevisionNotFoundError, HfHubHTTPError) as error:
-        raise ModelUnusable(f"spec.model.hub: {error}") from error
+        raise ModelUnusable(f"{field}.hub: {error}") from error

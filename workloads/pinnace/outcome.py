@@ -140,7 +140,7 @@ def failed(error: BaseException, log_tail: str = "", *, crashed: Reason = Reason
         code = _CRASHED if error.transient else ExitCode.STORAGE_UNAVAILABLE
         reason, message = Reason.STORAGE_UNAVAILABLE, str(error)
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, for CUDA
-        reason, message = Reason.OUT_OF_MEMORY, f"{error}: lower training.microBatchSize or maxLength, or use offload"
+        reason, message = Reason.OUT_OF_MEMORY, str(error)  # the operator adds the remedy that the kind has
     elif not isinstance(error, StorageError):
         log_tail += "\n" + "".join(traceback.format_exception(error))
     return Outcome(

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from pinnace_operator.api.evalresult import BenchmarkResult
+from pinnace_operator.api.merge_status import MergeReport
 from pinnace_operator.api.progress import ProgressReport
 from pinnace_operator.api.status import CheckpointRef
 from pydantic import ValidationError
@@ -85,17 +86,19 @@ class Progress:
         throughput: str | None = None,
         metrics: Mapping[str, str] | None = None,
         checkpoint: CheckpointRef | None = None,
+        merge: MergeReport | None = None,
         benchmarks: Sequence[BenchmarkResult] = (),
     ) -> None:
         """The newest state.
 
         Args:
-            step: optimizer steps done.
-            total_steps: steps in all.
+            step: optimizer steps (of a MergeJob: bytes) done.
+            total_steps: steps (bytes) in all.
             eta_seconds: estimated seconds to the end.
             throughput: with unit, `812 tokens/s`.
             metrics: decimal values by name; the first 64 are sent.
             checkpoint: the newest durable one; the last one given stays.
+            merge: of a MergeJob, what it does and has done; likewise.
             benchmarks: of an evaluation, over all shards.
         """
         state = {"step": step, "total_steps": total_steps, "eta_seconds": eta_seconds, "throughput": throughput}
@@ -107,6 +110,8 @@ class Progress:
                 ]
             if checkpoint is not None:
                 self._state["checkpoint"] = checkpoint
+            if merge is not None:
+                self._state["merge"] = merge
             if benchmarks:
                 self._state["benchmarks"] = tuple(benchmarks)
         self._wake()

@@ -183,7 +183,7 @@ REASONS: dict[Reason, ReasonDoc] = {
     ),
     Reason.INPUT_FAILED: ReasonDoc(
         "The resource that the job builds on failed, or does not have the checkpoint asked for.",
-        "repair that resource, or point model.from at another one, and create the job again",
+        "repair that resource, or name another one in `from`, and create the job again",
     ),
     Reason.MODEL_UNUSABLE: ReasonDoc(
         "The model can't be loaded: files missing or damaged, unknown architecture, no chat template.",

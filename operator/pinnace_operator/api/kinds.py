@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pinnace_operator.api.base import ApiModel, Rule
 from pinnace_operator.api.evalsuite import EvalSuite
+from pinnace_operator.api.merge import MergeJob
 from pinnace_operator.api.rlrun import RLRun
 from pinnace_operator.api.sft import SFTJob
 from pinnace_operator.api.toolsandbox import ToolSandbox
@@ -32,16 +33,28 @@ class Column:
 
 AGE = Column("Age", ".metadata.creationTimestamp", "date")
 
-JOB_COLUMNS = (
+_JOB = (
     Column("State", ".status.state", description="The conditions in one word"),
-    Column("Progress", ".status.progress.percent", "integer", description="Percent of the steps done"),
+    Column("Progress", ".status.progress.percent", "integer", description="Percent of the work done"),
     Column("Reason", '.status.conditions[?(@.type=="Progressing")].reason', description="Why the job is in its state"),
     Column("Queue", ".spec.queueName", description="Kueue LocalQueue"),
     AGE,
-    Column("Step", ".status.progress.step", "integer", wide=True, description="Optimizer steps done"),
-    Column("Loss", '.status.progress.metrics[?(@.name=="loss")].value', wide=True, description="Latest training loss"),
+)
+_JOB_WIDE = (
     Column("Restarts", ".status.restarts", "integer", wide=True, description="Restarts after failures"),
     Column("Output", ".status.output.uri", wide=True, description="Where the result is"),
+)
+JOB_COLUMNS = (
+    *_JOB,
+    Column("Step", ".status.progress.step", "integer", wide=True, description="Optimizer steps done"),
+    Column("Loss", '.status.progress.metrics[?(@.name=="loss")].value', wide=True, description="Latest training loss"),
+    *_JOB_WIDE,
+)
+MERGE_COLUMNS = (
+    *_JOB,
+    Column("Throughput", ".status.progress.throughput", wide=True, description="Speed of writing"),
+    Column("Winner", ".status.sweep.winner", wide=True, description="Best candidate of the sweep"),
+    *_JOB_WIDE,
 )
 
 EVAL_COLUMNS = (
@@ -136,6 +149,31 @@ KINDS = (
             "storage",
             "queueName",
         ),
+    ),
+    Kind(
+        MergeJob,
+        plural="mergejobs",
+        short_names=("mrg",),
+        immutable=(
+            "method",
+            "base",
+            "models",
+            "layers",
+            "tokenizer",
+            "missingTensors",
+            "extraTensors",
+            "fp8",
+            "computeDtype",
+            "outputDtype",
+            "memoryLimit",
+            "shardSize",
+            "seed",
+            "sweep",
+            "worker",
+            "storage",
+            "queueName",
+        ),
+        columns=MERGE_COLUMNS,
     ),
     Kind(
         EvalSuite,

@@ -21,9 +21,25 @@ BOOLEANS = {
     "spec.training.gradientCheckpointing": "on or off, as in every trainer",
     "spec.trainer.gradientCheckpointing": "on or off, as in every trainer",
     "spec.tracking.tensorboard": "on or off; settings would be an object beside it",
-}
+    **dict.fromkeys(
+        (
+            *(
+                f"spec.method.{method}.normalize"
+                for method in (
+                    "linear", "taskArithmetic", "ties", "dareLinear", "dareTies", "della", "dellaLinear", "breadcrumbs",
+                    "breadcrumbsTies",
+                )
+            ),
+            "spec.method.multislerp.normalizeWeights",
+            "spec.method.nuslerp.flatten",
+            "spec.method.nuslerp.rowWise",
+            "spec.method.modelStock.filterWise",
+        ),
+        "on or off in the method's formula, as in mergekit",
+    ),
+}  # fmt: skip
 # Enum values that are not CamelCase, because they are names from elsewhere.
-FOREIGN_VALUES = {"bf16", "fp32", "cpu", "cuda"}
+FOREIGN_VALUES = {"bf16", "fp16", "fp32", "fp64", "cpu", "cuda"}
 
 _CAMEL_FIELD = re.compile(r"[a-z][a-zA-Z0-9]*")
 _CAMEL_VALUE = re.compile(r"[A-Z][a-zA-Z0-9]*")

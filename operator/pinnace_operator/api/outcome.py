@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from pinnace_operator.api.base import ApiModel
 from pinnace_operator.api.conditions import Reason
 from pinnace_operator.api.evalresult import BenchmarkResults
+from pinnace_operator.api.merge_status import MergeReport
 from pinnace_operator.api.status import CheckpointRef, OutputRef, Step
 
 TERMINATION_MESSAGE_BYTES = 4096
@@ -56,10 +57,17 @@ class Outcome(ApiModel):
     """The newest durable checkpoint."""
     output: OutputRef | None = None
     """The committed result, from rank 0 of a completed job."""
+    merge: MergeReport | None = None
+    """From a completed MergeJob: its plan, files and sweep."""
     benchmarks: BenchmarkResults = ()
     """Of an EvalSuite that has ended: what each benchmark came to."""
     log_tail: str = ""
     """The last lines of the log."""
+
+    @property
+    def fits(self) -> bool:
+        """Nothing of it needs to be cut."""
+        return _fits(self.model_dump_json(exclude_none=True))
 
     def dump(self) -> str:
         """JSON of at most 4096 bytes: the start of `log_tail` is cut away first, then the end of `message`."""

@@ -9,6 +9,7 @@ from pydantic import Field
 from pinnace_operator.api.base import ApiModel
 from pinnace_operator.api.evalresult import BenchmarkResults
 from pinnace_operator.api.fields import whole
+from pinnace_operator.api.merge_status import MergeReport
 from pinnace_operator.api.status import CheckpointRef, Metric, Step
 
 MAX_REPORT_BYTES = 64 * 1024
@@ -40,9 +41,9 @@ class ProgressReport(ApiModel):
     attempt: Annotated[int, whole(0, 2**31 - 1)]
     """The restart attempt: reports of an older one are refused."""
     step: Step
-    """Optimizer steps done."""
+    """Optimizer steps done; of a MergeJob, bytes."""
     total_steps: Step | None = None
-    """Steps until the end."""
+    """Steps (or bytes) until the end."""
     eta_seconds: Step | None = None
     """Estimated seconds until the end."""
     throughput: Annotated[str, Field(max_length=64)] | None = None
@@ -51,6 +52,8 @@ class ProgressReport(ApiModel):
     """Latest values."""
     checkpoint: CheckpointRef | None = None
     """The newest durable checkpoint."""
+    merge: MergeReport | None = None
+    """From a MergeJob: its plan, files and sweep."""
     benchmarks: BenchmarkResults = ()
     """Of an EvalSuite: how far each benchmark is, over all shards."""
     events: Annotated[tuple[ReportedEvent, ...], Field(max_length=16)] = ()

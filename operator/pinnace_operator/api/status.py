@@ -32,11 +32,11 @@ class Progress(ApiModel):
     """How far the job is, as last reported by its pods."""
 
     step: Step = 0
-    """Optimizer steps done."""
+    """Optimizer steps done; of a MergeJob, bytes that are merged and durable."""
     total_steps: Step | None = None
-    """Steps until the end."""
+    """Steps (or bytes) until the end."""
     percent: Annotated[int, whole(0, 100)] | None = None
-    """Done, in percent of the steps."""
+    """Done, in percent of the steps (or bytes)."""
     eta_seconds: Step | None = None
     """Estimated seconds until the end."""
     throughput: Annotated[str, Field(max_length=64)] | None = None

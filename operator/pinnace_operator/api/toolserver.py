@@ -260,6 +260,13 @@ class ToolServer(ApiModel):
             ),
             field=".isolation",
         ),
+        Rule(
+            "self.isolation != 'Session' || !has(self.catalogue) || self.catalogue != 'files'",
+            "servers: in a sandbox, files are its own file tools: list files in sessions.servers instead, or use "
+            "isolation Shared for the catalogue's reader of documents",
+            lambda server: server.isolation is not Isolation.SESSION or server.catalogue != "files",
+            field=".isolation",
+        ),
     )
 
     @property

@@ -12,6 +12,9 @@ from pinnace_operator.api.fields import Label, ObjectName, whole
 from pinnace_operator.api.pod import Resources
 from pinnace_operator.api.toolserver import Egress
 
+BUILT_IN = ("python", "shell", "files")
+"""What every sandbox can run. `files` are its own file tools, not the catalogue's server of that name."""
+
 
 class Recycle(StrEnum):
     """What happens to a sandbox when its lease ends."""
@@ -34,8 +37,8 @@ class Sessions(ApiModel):
     """A lease ends at this age, used or not."""
     recycle: Recycle = Recycle.RESTART
     """After a lease: Restart ends every process and empties the workspace, Delete replaces the pod, Noop nothing."""
-    servers: Annotated[tuple[Label, ...], Field(max_length=16), ListType("set")] = ("python", "shell", "files")
-    """Servers of the catalogue that run in every sandbox."""
+    servers: Annotated[tuple[Label, ...], Field(max_length=16), ListType("set")] = BUILT_IN
+    """What runs in every sandbox: python, shell, files (its own file tools), and servers of the catalogue."""
     resources: Resources | None = None
     """Of the container that runs untrusted code.
 

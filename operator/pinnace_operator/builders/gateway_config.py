@@ -56,16 +56,15 @@ def document(identity: Identity, spec: ToolSandboxSpec) -> Object:
     }
     if spec.sessions:
         found["sessions"] = _sessions(names, spec.sessions, spec.session_servers)
-    if spec.storage.bucket:
-        parts = [spec.storage.bucket, spec.storage.prefix, identity.run_path, "results"]
-        found["results"] = {"uri": "s3://" + "/".join(part for part in parts if part)}
     return found
 
 
 def _server(names: Names, server: ToolServer) -> Object:
     filters = server.tools
+    inside = server.isolation is Isolation.SESSION
     return {
         "name": server.name,
+        **({"catalogue": server.catalogue} if inside else {}),
         "isolation": str(server.isolation),
         "versions": _versions(names, server),
         "scale": _scale(server),

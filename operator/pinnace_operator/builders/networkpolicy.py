@@ -45,12 +45,14 @@ def default_deny(identity: Identity) -> Object:
 
 
 def gateway(identity: Identity, spec: ToolSandboxSpec, installation: Installation) -> Object:
-    """In: anyone, on its port (it asks for a token). Out: servers, sandboxes, DNS, the API server, the operator, S3."""
+    """In: anyone, on its port (it asks for a token). Out: servers, sandboxes, other gateways, DNS, the API server, the
+    operator, S3."""
     servers = {each.port or SERVER_PORT for each in spec.servers}
     egress: list[Object] = [
         DNS,
         to_pods(selector(identity, SERVER), sorted(servers | {SERVER_PORT})),
         to_pods(selector(identity, SESSION), [AGENT_PORT]),
+        to_pods(selector(identity, GATEWAY), [GATEWAY_PORT]),
         _anywhere(spec, installation),
     ]
     name, labels = Names(identity.name).gateway, identity.labels(GATEWAY)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from pinnace_operator.api.toolsandbox import ToolSandboxSpec
-from pinnace_operator.api.toolsessions import Sessions
+from pinnace_operator.api.toolsessions import BUILT_IN, Sessions
 from pinnace_operator.builders import environment, workload
 from pinnace_operator.builders.gateway import key_mount, key_volume
 from pinnace_operator.builders.identity import Identity
+from pinnace_operator.builders.networkpolicy import reaches_internet
 from pinnace_operator.builders.pod import USER
 from pinnace_operator.builders.toolsandbox import AGENT_PORT, SESSION, Installation, Names
 
@@ -40,12 +41,12 @@ def deployment(
     image, pull_policy = installation.tools_image, installation.pull_policy
     agent = workload.container(
         AGENT, image, command=("pinnace", "tools", "sandbox"), args=_settings(sessions, spec.session_servers),
-        port=AGENT_PORT, pull_policy=pull_policy, env=_environment(), resources=_AGENT_RESOURCES,
+        port=AGENT_PORT, pull_policy=pull_policy, env=_environment(sessions), resources=_AGENT_RESOURCES,
         mounts=[{"name": "agent-tmp", "mountPath": "/tmp"}, key_mount(), _SOCKET],  # noqa: S108 -- a path in the pod
     )  # fmt: skip
     sandbox = workload.container(
-        SANDBOX, image, command=("pinnace", "tools", "executor"), args=("--network",) if sessions.egress else (),
-        pull_policy=pull_policy, env=(), user=UNTRUSTED_USER,
+        SANDBOX, image, command=("pinnace", "tools", "executor"),
+        args=_executor_settings(sessions, spec.session_servers), pull_policy=pull_policy, env=(), user=UNTRUSTED_USER,
         resources=_resources(sessions),
         # Read-only, so that code can't put another socket in the agent's place.
         mounts=[workload.TMP, {"name": "workspace", "mountPath": "/workspace"}, {**_SOCKET, "readOnly": True}],
@@ -81,8 +82,9 @@ def _resources(sessions: Sessions) -> dict[str, Any]:
     }
 
 
-def _environment() -> list[Object]:
+def _environment(sessions: Sessions) -> list[Object]:
     return [
+        environment.plain("PINNACE_INTERNET", "allowed" if reaches_internet(sessions.egress) else "denied"),
         environment.plain("HOME", "/tmp"),  # noqa: S108 -- a path in the pod
         {"name": "PINNACE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
     ]
@@ -93,6 +95,12 @@ def _settings(sessions: Sessions, servers: tuple[str, ...]) -> tuple[str, ...]:
         "--servers", ",".join(servers), "--recycle", str(sessions.recycle),
         "--workspace-mib", str(sessions.workspace_mi_b), "--executor-uid", str(UNTRUSTED_USER),
     )  # fmt: skip
+
+
+def _executor_settings(sessions: Sessions, servers: tuple[str, ...]) -> tuple[str, ...]:
+    """It has Python, shell and files anyway."""
+    hosted = ",".join(name for name in servers if name not in BUILT_IN)
+    return (*(("--network",) if sessions.egress else ()), *(("--servers", hosted) if hosted else ()))
 
 
 def _volumes(names: Names, sessions: Sessions) -> list[Object]:

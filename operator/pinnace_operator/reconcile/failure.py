@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from types import MappingProxyType
 
 from pinnace_operator.api.conditions import Reason, explain
 from pinnace_operator.api.outcome import ExitCode
@@ -23,7 +24,7 @@ def latest(
     pods: Iterable[Pod],
     spec: Raw,
     crashed: Callable[[str], Reason],
-    remedies: Mapping[Reason, str],
+    remedies: Mapping[Reason, str] = MappingProxyType({}),
     *,
     peers: bool = False,
 ) -> LastFailure | None:

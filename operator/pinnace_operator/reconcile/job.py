@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from pinnace_operator.api.conditions import ConditionType, Reason, find
+from pinnace_operator.api.conditions import ConditionType, Reason, explain, find
 from pinnace_operator.api.job import JobSpec
 from pinnace_operator.api.pod import PodTemplate
 from pinnace_operator.api.shared import ModelSource
@@ -85,6 +85,10 @@ class Job:
     @property
     def now(self) -> datetime:
         return self.observed.now
+
+    def explain(self, reason: Reason, fact: str = "") -> str:
+        """The fact, or what the reason means, and the remedy that this kind has."""
+        return explain(reason, fact, remedy=self.type.remedies.get(reason))
 
     @cached_property
     def jobset(self) -> JobSet | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pinnace_operator.api.conditions import Reason, explain
+from pinnace_operator.api.conditions import Reason
 from pinnace_operator.api.status import InputRef
 from pinnace_operator.builders.jobset import Budget
 from pinnace_operator.reconcile import clock, pending, upstream
@@ -45,7 +45,7 @@ def _completed(job: Job, jobset: JobSet) -> Situation:
     if left and jobset.finish_time:
         text = "The pods have ended; waits for their result."
         return Situation(reason=Reason.RUNNING, message=text, running=True, requeue_after=left)
-    return Situation(reason=Reason.OUTPUT_MISSING, message=explain(Reason.OUTPUT_MISSING), failed=True)
+    return Situation(reason=Reason.OUTPUT_MISSING, message=job.explain(Reason.OUTPUT_MISSING), failed=True)
 
 
 def _failed(job: Job, jobset: JobSet) -> Situation:
@@ -60,7 +60,7 @@ def _failed(job: Job, jobset: JobSet) -> Situation:
         return Situation(reason=Reason.RESTARTING, message=text, waiting=True, requeue_after=left)
     if cause is None:
         reason = job.type.crashed
-        return Situation(reason=reason, message=explain(reason, jobset.failure_message), failed=True)
+        return Situation(reason=reason, message=job.explain(reason, jobset.failure_message), failed=True)
     if jobset.exhausted and job.spec.backoff_limit:
         text = f"Failed {job.restarts + 1} times, last with {cause.reason} in pod {cause.pod}: {cause.message}"
         return Situation(reason=Reason.BACKOFF_LIMIT_EXCEEDED, message=text, failed=True)
@@ -91,7 +91,7 @@ def _overdue(job: Job) -> Situation | None:
     fact = f"The job ran for {job.active_seconds} s, its activeDeadlineSeconds are {limit}"
     prune = (job.jobset.prune(),) if job.jobset and not job.jobset.deleting else ()
     return Situation(
-        reason=Reason.DEADLINE_EXCEEDED, message=explain(Reason.DEADLINE_EXCEEDED, fact), failed=True, prune=prune
+        reason=Reason.DEADLINE_EXCEEDED, message=job.explain(Reason.DEADLINE_EXCEEDED, fact), failed=True, prune=prune
     )
 
 
@@ -106,7 +106,7 @@ def _taken(job: Job) -> Situation | None:
         return Situation(reason=Reason.PENDING, message=text, waiting=True, requeue_after=_LOOK_AGAIN)
     fact = f"A JobSet named {name} exists already and belongs to {other.owner}"
     return Situation(
-        reason=Reason.CHILD_CONFLICT, message=explain(Reason.CHILD_CONFLICT, fact), stalled=True, waiting=True,
+        reason=Reason.CHILD_CONFLICT, message=job.explain(Reason.CHILD_CONFLICT, fact), stalled=True, waiting=True,
         requeue_after=_LOOK_AGAIN,
     )  # fmt: skip
 
@@ -196,7 +196,9 @@ def _starting(job: Job) -> Situation:
         after = "each starts again" if job.type.peers else "all start again from the newest checkpoint"
         text = f"{len(broken)} of {len(job.gang)} pods ended early{why}; {after}."
         return Situation(reason=Reason.RESTARTING, message=text, waiting=True)
-    wait = pending.explain_wait([pod for pod in job.gang if not pod.ended], job.observed.warnings, job.now)
+    wait = pending.explain_wait(
+        [pod for pod in job.gang if not pod.ended], job.observed.warnings, job.now, job.type.remedies
+    )
     if wait.reason is Reason.STARTING and again:
         text = f"Attempt {job.attempt + 1} starts from the newest checkpoint. {wait.message}"
         return Situation(reason=Reason.RESTARTING, message=text, waiting=True)
@@ -213,7 +215,7 @@ def _running(job: Job, left: int | None) -> tuple[Situation, int | None]:
     again = min((each for each in (silence, left) if each), default=None)
     if silence == 0:
         fact = f"No step was reported for {clock.seconds_since(heard, job.now)} s"
-        text = explain(Reason.NO_PROGRESS, fact)
+        text = job.explain(Reason.NO_PROGRESS, fact)
         return Situation(reason=Reason.NO_PROGRESS, message=text, running=True, stalled=True), again
     run = sum(1 for pod in job.gang if not pod.ended or pod.at_work(job.type.role))
     return Situation(reason=Reason.RUNNING, message=f"{run} of {len(job.gang)} pods run.", running=True), again

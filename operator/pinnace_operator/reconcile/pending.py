@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from pinnace_operator.api.conditions import Reason, explain
 from pinnace_operator.reconcile import clock
@@ -28,13 +29,19 @@ class Wait:
     requeue_after: int | None = None
 
 
-def explain_wait(pods: Sequence[Pod], warnings: Sequence[Raw], now: datetime) -> Wait:
-    """The most telling reason why not all pods run."""
-    for look in (_image, _configuration, _unschedulable):
+def explain_wait(
+    pods: Sequence[Pod], warnings: Sequence[Raw], now: datetime, remedies: Mapping[Reason, str] = MappingProxyType({})
+) -> Wait:
+    """The most telling reason why not all pods run; `remedies` are the kind's, where they are not the usual ones."""
+    for look in (_image, _configuration):
         for pod in pods:
-            found = look(pod, warnings, now)
+            found = look(pod, warnings)
             if found:
                 return found
+    for pod in pods:
+        found = _unschedulable(pod, now, remedies.get(Reason.UNSCHEDULABLE))
+        if found:
+            return found
     if not pods:
         return _no_pods(warnings)
     ready = sum(1 for pod in pods if pod.status.get("phase") == "Running")
@@ -68,7 +75,7 @@ def refused(error: str) -> Wait:
     return Wait(Reason.POD_REJECTED, explain(Reason.POD_REJECTED, error), stalled=True)
 
 
-def _image(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Wait | None:
+def _image(pod: Pod, warnings: Sequence[Raw]) -> Wait | None:
     for container, waiting in pod.waiting():
         if waiting.get("reason") in IMAGE:
             said = event_about(warnings, pod, "Failed") or str(waiting.get("message", ""))
@@ -77,7 +84,7 @@ def _image(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Wait | None:
     return None
 
 
-def _configuration(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Wait | None:
+def _configuration(pod: Pod, warnings: Sequence[Raw]) -> Wait | None:
     for container, waiting in pod.waiting():
         if waiting.get("reason") in CONFIG:
             fact = f"Container {container.get('name', '')} of pod {pod.name} can't start: {waiting.get('message', '')}"
@@ -89,15 +96,16 @@ def _configuration(pod: Pod, warnings: Sequence[Raw], _now: datetime) -> Wait | 
     return None
 
 
-def _unschedulable(pod: Pod, _warnings: Sequence[Raw], now: datetime) -> Wait | None:
+def _unschedulable(pod: Pod, now: datetime, remedy: str | None) -> Wait | None:
     condition = pod.condition("PodScheduled", "False")
     if not condition or condition.get("reason") != "Unschedulable":
         return None
     left = clock.remaining(clock.parse(condition.get("lastTransitionTime")), PATIENCE_SECONDS, now)
     fact = f"No node fits pod {pod.name}: {str(condition.get('message', '')).strip()}"
     return Wait(
-        Reason.UNSCHEDULABLE, explain(Reason.UNSCHEDULABLE, fact), stalled=left == 0, requeue_after=left or None
-    )
+        Reason.UNSCHEDULABLE, explain(Reason.UNSCHEDULABLE, fact, remedy=remedy), stalled=left == 0,
+        requeue_after=left or None,
+    )  # fmt: skip
 
 
 def _no_pods(warnings: Sequence[Raw]) -> Wait:

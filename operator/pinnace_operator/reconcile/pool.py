@@ -11,7 +11,7 @@ from pinnace_operator.api.toolsessions import Sessions
 from pinnace_operator.builders import sessions as builder
 from pinnace_operator.builders.toolsandbox import SESSION
 from pinnace_operator.reconcile import clock, trouble
-from pinnace_operator.reconcile.plan import Prune
+from pinnace_operator.reconcile.plan import Prune, Raw
 from pinnace_operator.reconcile.pods import Pod
 from pinnace_operator.reconcile.sandbox import Sandbox, ready_pods
 from pinnace_operator.reconcile.scale import Size, touched
@@ -21,6 +21,9 @@ SHRINK_SECONDS = 30
 """The pool gets smaller when nothing was leased for so long: pauses between two batches must not empty it."""
 SPENT_SECONDS = 15
 """An agent that was ready once and is unready for so long has done its work (recycle: Delete) or hangs."""
+
+STARTING_SECONDS = 60
+"""A sandbox whose agent runs and that is not ready after so long hangs."""
 
 _RESTARTS = 3
 
@@ -135,16 +138,22 @@ def _worn_out_in(sandbox: Sandbox, pod: Pod, *, others_serve: bool) -> int | Non
     if not others_serve:
         return None
     restarts = max((int(each.get("restartCount") or 0) for each in pod.containers()), default=0)
-    return 0 if restarts >= _RESTARTS else None
+    if restarts >= _RESTARTS:
+        return 0
+    since = clock.parse((_agent(pod).get("state") or {}).get("running", {}).get("startedAt"))
+    return clock.remaining(since, STARTING_SECONDS, sandbox.now) if since else None
 
 
 def _was_ready(pod: Pod) -> bool:
     """Its agent runs, passed its start-up probe (the first success of /readyz), and is not ready now."""
-    return any(
-        each.get("name") == builder.AGENT and each.get("started") is True and not each.get("ready")
-        and "running" in (each.get("state") or {})
-        for each in pod.status.get("containerStatuses") or ()
-    )  # fmt: skip
+    agent = _agent(pod)
+    return agent.get("started") is True and not agent.get("ready") and "running" in (agent.get("state") or {})
+
+
+def _agent(pod: Pod) -> Raw:
+    """The status of its container; empty where there is none yet."""
+    statuses = pod.status.get("containerStatuses") or ()
+    return next((each for each in statuses if each.get("name") == builder.AGENT), {})
 
 
 def _reason(sandbox: Sandbox, size: Size, ready: int, found: Trouble | None) -> tuple[Reason, str]:

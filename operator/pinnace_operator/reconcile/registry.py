@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pinnace_operator.reconcile import evals, rl, sft, toolsandbox
+from pinnace_operator.reconcile import evals, merge, rl, sft, toolsandbox
 from pinnace_operator.reconcile.plan import Observed, Plan, Raw
 
 
@@ -55,6 +55,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "SFTJob": Kind("SFTJob", "sftjobs", sft.reconcile, sft.references, (JOBSET,)),
+    "MergeJob": Kind("MergeJob", "mergejobs", merge.reconcile, merge.references, (JOBSET,)),
     "EvalSuite": Kind("EvalSuite", "evalsuites", evals.reconcile, evals.references, (JOBSET, NETWORK_POLICY)),
     "RLRun": Kind("RLRun", "rlruns", rl.reconcile, rl.references, (JOBSET, NETWORK_POLICY)),
     "ToolSandbox": Kind(

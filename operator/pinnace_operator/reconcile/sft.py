@@ -6,7 +6,6 @@ from typing import Any
 
 from pinnace_operator.api.conditions import Reason
 from pinnace_operator.api.sft import SFTJob, SFTJobSpec
-from pinnace_operator.api.shared import DataSource
 from pinnace_operator.api.status import InputRef
 from pinnace_operator.builders import sft
 from pinnace_operator.builders.identity import Identity
@@ -35,19 +34,7 @@ def _parse(resource: Raw) -> SFTJobSpec:
 
 def _lineage(spec: SFTJobSpec) -> tuple[InputRef, ...]:
     data = {"data.train": spec.data.train, "data.eval": spec.data.eval}
-    return tuple(_data(field, source) for field, source in data.items() if source)
-
-
-def _data(field: str, source: DataSource) -> InputRef:
-    if source.uri:
-        return InputRef(ref=f"{field}: {source.uri}"[:512], uri=source.uri)
-    if source.hub:
-        return InputRef(ref=f"{field}: hub {source.hub.repo}@{source.hub.revision} {source.hub.split}"[:512])
-    if source.config_map:
-        return InputRef(ref=f"{field}: ConfigMap/{source.config_map.name} {source.config_map.key}"[:512])
-    builtin = source.builtin
-    assert builtin is not None  # noqa: S101 -- the model guarantees exactly one source
-    return InputRef(ref=f"{field}: builtin {builtin.name}, {builtin.samples} samples, seed {builtin.seed}")
+    return tuple(upstream.data(field, source) for field, source in data.items() if source)
 
 
 def _build(

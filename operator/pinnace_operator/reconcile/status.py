@@ -19,7 +19,7 @@ _LONGEST = 4096
 
 
 def read(raw: Raw | None, model: type[JobStatus] = JobStatus) -> JobStatus:
-    """The present status of a job, of its kind's model."""
+    """The present status of a job of the kind with that model."""
     return recall(model, raw)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pinnace_operator.api.conditions import ConditionType, Reason, explain, is_true
-from pinnace_operator.api.shared import JobReference, ModelSource
+from pinnace_operator.api.shared import DataSource, JobReference, ModelSource
 from pinnace_operator.api.status import CheckpointRef, InputRef, JobStatus
 from pinnace_operator.reconcile.plan import Raw
 
@@ -64,13 +64,26 @@ def lineage(field: str, source: ModelSource) -> InputRef:
     return InputRef(ref=f"{field}: {source.uri}"[:512], uri=source.uri)
 
 
+def data(field: str, source: DataSource) -> InputRef:
+    """What the spec says about data, likewise."""
+    if source.uri:
+        return InputRef(ref=f"{field}: {source.uri}"[:512], uri=source.uri)
+    if source.hub:
+        return InputRef(ref=f"{field}: hub {source.hub.repo}@{source.hub.revision} {source.hub.split}"[:512])
+    if source.config_map:
+        return InputRef(ref=f"{field}: ConfigMap/{source.config_map.name} {source.config_map.key}"[:512])
+    builtin = source.builtin
+    assert builtin is not None  # noqa: S101 -- the model guarantees exactly one source
+    return InputRef(ref=f"{field}: builtin {builtin.name}, {builtin.samples} samples, seed {builtin.seed}")
+
+
 def resolve(reference: JobReference, upstream: Raw | None) -> Found | Missing:
     """Where the referenced model is, or why there is none."""
     name = f"{reference.kind}/{reference.name}"
     if upstream is None:
         return _waiting(f"Waits for {name}, which does not exist yet: create it in this namespace")
     try:
-        status = JobStatus.from_manifest(dict(upstream.get("status") or {}))
+        status = _status(dict(upstream.get("status") or {}))
     except ValidationError:
         return _waiting(f"Waits for {name}, whose status this operator can't read")
     complete = is_true(status.conditions, ConditionType.COMPLETE)
@@ -84,6 +97,12 @@ def resolve(reference: JobReference, upstream: Raw | None) -> Found | Missing:
     progress = status.progress
     done = f" ({progress.percent} % done)" if progress and progress.percent is not None else ""
     return _waiting(f"Waits for the output of {name}, which is {status.state}{done}")
+
+
+def _status(raw: Raw) -> JobStatus:
+    """What all kinds of jobs have in common. Raises ValidationError."""
+    known = {field.alias for field in JobStatus.model_fields.values()}
+    return JobStatus.from_manifest({name: value for name, value in raw.items() if name in known})
 
 
 def _checkpoint(wanted: str, name: str, status: JobStatus, *, finished: bool) -> Found | Missing:

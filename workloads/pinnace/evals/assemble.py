@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pinnace.agent import (
     DIALECTS,
@@ -19,10 +16,8 @@ from pinnace.agent import (
     Limits,
     Model,
     ModelCounter,
-    NoTools,
     Refiner,
     Sampling,
-    Tools,
     find_policy,
 )
 
@@ -30,9 +25,9 @@ from .benchmark import Benchmark, Loaded, load
 from .benchmarks import find
 from .errors import BadPlan
 from .graders import Judge
-from .item import Item
 from .own import read_own
 from .plan import Plan, ToolsFor, configuration
+from .tools import tools_for
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
                     "config.json", "generation_config.json")  # fmt: skip
@@ -50,7 +45,7 @@ class EndpointOptions:
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """What shapes the agent. `context` in tokens."""
+    """What shapes the agent. `context` in tokens; `tools` as `tools_for` takes it; `tools_digest`: of a gateway's."""
 
     endpoint: EndpointOptions
     tokenizer: str
@@ -62,6 +57,7 @@ class AgentOptions:
     limits: Limits = field(default_factory=Limits)
     second: EndpointOptions | None = None
     tools: str = "none"
+    tools_digest: str | None = None
     model_digest: str | None = None
 
 
@@ -115,7 +111,7 @@ def assemble(
         loaded,
         model_digest=options.model_digest,
         sampling=options.sampling.request(),
-        tools=options.tools,
+        tools=options.tools_digest or options.tools,
         second=options.second.model if options.second else None,
     )
     plan = Plan(
@@ -201,23 +197,3 @@ def _from_s3(where: str) -> Path:
         with storage.open(names[name]) as stream:
             (folder / name).write_bytes(stream.read())
     return folder
-
-
-def tools_for(where: str) -> ToolsFor:
-    """`none`, or `module:function` of a function of the item that gives an async context manager of `Tools`."""
-    if where == "none":
-        return _no_tools
-    module, _, name = where.partition(":")
-    try:
-        found: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadPlan(f"--tools {where!r}: {error}; write `none` or module:function") from None
-    if not callable(found):
-        raise BadPlan(f"--tools {where!r} is not callable")
-    factory: Callable[[Item], AbstractAsyncContextManager[Tools]] = found
-    return factory
-
-
-@asynccontextmanager
-async def _no_tools(item: Item) -> AsyncIterator[Tools]:  # noqa: ARG001 - the protocol's
-    yield NoTools()

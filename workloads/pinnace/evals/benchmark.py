@@ -45,6 +45,7 @@ class Benchmark:
         licence: shown in reports.
         blocked: addresses (host and beginning of the path) that give the questions or answers away.
         must_pin: answers are re-issued, so that a revision must be named.
+        needs: names of tools without which nothing can be answered.
         calibrated: the model states its confidence and a calibration error is reported.
     """
 
@@ -59,6 +60,7 @@ class Benchmark:
     licence: str = ""
     blocked: tuple[str, ...] = ()
     must_pin: bool = False
+    needs: tuple[str, ...] = ()
     calibrated: bool = False
     ask: Callable[[Item], str] = field(default=lambda item: item.question)
 

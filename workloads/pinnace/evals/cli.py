@@ -50,7 +50,10 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log what happens
 @app.command()
 def run(  # noqa: PLR0913, PLR0917 - options of a command line
     names: Names,
-    endpoint: Annotated[str, typer.Option(help="the model's endpoint (…/v1); key in PINNACE_MODEL_API_KEY")],
+    endpoint: Annotated[
+        str,
+        typer.Option("--endpoint", "--base-url", help="the model's endpoint (…/v1); key in PINNACE_MODEL_API_KEY"),
+    ],
     tokenizer: Annotated[str, typer.Option(help="the served model's folder, s3://… or owner/name: tokens are counted")],
     model: Annotated[str | None, typer.Option(help="the model's name there; default the only one")] = None,
     out: Out = "evals",
@@ -69,7 +72,9 @@ def run(  # noqa: PLR0913, PLR0917 - options of a command line
     second_url: Annotated[str | None, typer.Option(help="endpoint that refines and folds; default the model's")] = None,
     second_model: Annotated[str | None, typer.Option(help="model that refines and folds")] = None,
     dialect: Annotated[str, typer.Option(help="native, hermes or action: how tools are called")] = "native",
-    tools: Annotated[str, typer.Option(help="none, or module:function giving each question's tools")] = "none",
+    tools: Annotated[
+        str, typer.Option(help="none, a ToolSandbox's http://… (key in PINNACE_TOOLS_TOKEN), or module:function")
+    ] = "none",
     context: Annotated[int | None, typer.Option(help="tokens; default the server's")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="the most that one turn may write")] = 4096,
     temperature: Annotated[float | None, typer.Option(help="default the server's")] = None,

@@ -10,7 +10,8 @@ from typing import Any
 from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
 
-from .assemble import AgentOptions, Assembled, DataOptions, EndpointOptions, assemble, find_data, judge_at, tools_for
+from .assemble import AgentOptions, Assembled, DataOptions, EndpointOptions, assemble, find_data, judge_at
+from .benchmark import Loaded
 from .blobs import Blobs, open_blobs
 from .errors import BadPlan
 from .grading import grade_all
@@ -21,6 +22,7 @@ from .records import Records, Unit
 from .report import Summary, summarise_run
 from .report.page import Compared
 from .report.write import read_summaries, read_trajectories, write_report
+from .tools import GatewayTools, check_gateway, tools_for
 from .worker import Progress, Shard, Spending, work
 
 
@@ -92,8 +94,11 @@ async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _
 async def prepare(options: RunOptions) -> list[Assembled]:
     """Loads and checks. Raises `EvalError`, `pinnace.agent.PolicyError`, `pinnace.chat.TokenizerError`."""
     loaded = [find_data(each) for each in options.data]
-    tools_for(options.agent.tools)
-    agent = await _checked(options)
+    for each in loaded:
+        if each.benchmark.needs and options.agent.tools == "none":
+            wanted = ", ".join(each.benchmark.needs)
+            raise BadPlan(f"{each.benchmark.name} needs the tools {wanted}: give a ToolSandbox by --tools http://…")
+    agent = await _checked(options, loaded)
     parts = [
         assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)
         for each in loaded
@@ -103,14 +108,18 @@ async def prepare(options: RunOptions) -> list[Assembled]:
     return parts
 
 
-async def _checked(options: RunOptions) -> AgentOptions:
-    """The agent's options with what the server says filled in."""
-    agent = options.agent
+async def _checked(options: RunOptions, loaded: Sequence[Loaded]) -> AgentOptions:
+    """The agent's options with what model and tools say of themselves filled in."""
+    agent, tools = options.agent, tools_for(options.agent.tools)
     client = AsyncOpenAI(base_url=agent.endpoint.url, api_key=agent.endpoint.api_key, timeout=60, max_retries=2)
     served = await look(client, agent.endpoint.model or None)
     context = check_context(served, agent.context or None, agent.sampling.max_tokens)
     if agent.dialect == "native" and agent.tools != "none":
         await check_tools(client, served.model)
+    if isinstance(tools, GatewayTools):
+        items = [item for each in loaded for item in each.items]
+        needs = [name for each in loaded for name in each.benchmark.needs]
+        agent = replace(agent, tools_digest=await check_gateway(tools, items, agent.tools, needs=needs))
     second = agent.second
     if second is not None and not second.model:
         second = replace(second, model=served.model)

@@ -31,6 +31,10 @@ class NotPinned(EvalError):
     """A benchmark whose answers change was asked for without a revision."""
 
 
+class ToolsUnavailable(EvalError):
+    """The ToolSandbox did not give an attempt its tools. Not the agent's doing: the attempt is not finished."""
+
+
 class BadPlan(EvalError):
     """The evaluation can't work as it is asked for."""
 

@@ -20,6 +20,7 @@ class Item:
         answer: the reference, in plain text. Never shown to the agent, its tools or the refiner.
         images: data URIs.
         files: attachments that the agent's tools get.
+        page: an address that the tools must be able to open: else the question is about another world than theirs.
         groups: what scores are also broken down by (`level: 2`).
         canary: text that no web page should have; one that has it is contaminated.
     """
@@ -29,6 +30,7 @@ class Item:
     answer: str
     images: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    page: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
     answer_type: str = ""
     canary: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,16 +16,24 @@ _CSV_FIELD = 16 << 20
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file. Raises `DataInvalid`, `DataMissing`."""
+    """Rows of a .jsonl (also .gz), .json, .csv, .tsv, .parquet or .xlsx file. Raises `DataInvalid`, `DataMissing`."""
     if not path.is_file():
         raise DataMissing(f"{path} is not there")
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet, ".xlsx": _xlsx}
+    readers = {
+        ".jsonl": _jsonl,
+        ".gz": _jsonl,
+        ".json": _json,
+        ".csv": _csv,
+        ".tsv": _tsv,
+        ".parquet": _parquet,
+        ".xlsx": _xlsx,
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataInvalid(f"{path.name}: unknown format; use {', '.join(readers)}")
     try:
         yield from reader(path)
-    except (UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (UnicodeDecodeError, ValueError, csv.Error, gzip.BadGzipFile, EOFError) as error:
         raise DataInvalid(f"{path.name}: {error}") from None
 
 
@@ -38,7 +47,8 @@ def text_of(row: Row, field: str, where: str) -> str:
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as file:
+    packed = path.suffix == ".gz"
+    with gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:

@@ -17,11 +17,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubData:
-    """Files of a dataset on the Hugging Face hub; `patterns` are globs."""
+    """Files of a dataset on the Hugging Face hub; `patterns` are globs. `shipped`: a folder that has them here."""
 
     repo: str
     patterns: tuple[str, ...]
     revision: str | None = None
+    shipped: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,11 @@ def fetch(
         DataMissing, DataGated, DataChanged
         pinnace.storage.StorageError: S3 can't be used.
     """
-    if source is None:
+    if source is None and data.shipped is not None:
+        if revision is not None:
+            raise DataMissing(f"{data.repo} comes with Pinnace and has no revisions: leave --revision out")
+        folder, commit = data.shipped, None
+    elif source is None:
         folder, commit = _from_hub(data, revision or data.revision, gate)
     elif source.startswith("s3://"):
         folder, commit = _from_s3(source, cache or cache_folder()), None

@@ -1,5 +1,7 @@
 """Merging models in parameter space, from store to store (docs/merge.md). Importing this imports no torch."""
 
+from pinnace_operator.api.merge import MergeSpec
+
 from .errors import (
     Interrupted,
     InvalidMerge,
@@ -11,9 +13,9 @@ from .errors import (
     SourceUnusable,
 )
 from .plan import Plan, SourceFolders, make_plan
-from .run import Progress, RunOptions, run
+from .run import RunOptions, run
+from .shards import Progress
 from .source import Folder
-from .spec import MergeSpec
 
 __all__ = [
     "Folder",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import threading
 
 _GRAIN = 2 << 20
@@ -22,6 +24,13 @@ def settle_malloc() -> None:
     mallopt(_M_MMAP_THRESHOLD, 4 << 20)
     mallopt(_M_TRIM_THRESHOLD, 16 << 20)
     mallopt(_M_ARENA_MAX, 4)  # each thread that transfers would keep a heap of its own
+
+
+def let_go() -> None:
+    """Gives memory that nobody uses any more back to the system, so that the next merge of this process may have it."""
+    gc.collect()  # buffers of a merge hang on its futures, which know each other
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def capacity(size: int) -> int:

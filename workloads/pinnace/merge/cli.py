@@ -84,7 +84,8 @@ def _merge(
 ) -> None:
     from pinnace_operator.api.fields import quantity_value
 
-    from .run import Progress, RunOptions, run
+    from .run import RunOptions, run
+    from .shards import Progress
     from .sources import Places, plan_document
 
     places = Places()
@@ -117,12 +118,14 @@ def run_job() -> None:
     import logging
     import sys
 
+    from pinnace_operator.api.conditions import Reason
+
     from pinnace.outcome import run_stage
 
     from .job import merge_job, termination_log
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
-    sys.exit(run_stage(merge_job, termination_log=termination_log()))
+    sys.exit(run_stage(merge_job, crashed=Reason.WORKER_FAILED, termination_log=termination_log()))
 
 
 def show(plan: Plan, notes: tuple[str, ...] = ()) -> None:

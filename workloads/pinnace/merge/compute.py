@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pinnace_operator.api.merge import ComputeDtype
 
 from .errors import SourceDamaged, SourcesDiffer
 from .inputs import Input, aligned
 from .layout import Part, Shard, Span
 from .methods import Block, Measure
 from .plan import MergedTensor, Plan
-from .spec import ComputeDtype
 from .tensors import SIZES, StoredTensor
 
 if TYPE_CHECKING:

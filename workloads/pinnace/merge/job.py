@@ -2,130 +2,183 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pinnace_operator.api.conditions import Reason
+from pinnace_operator.api.merge import MergeJobSpec, MergeSpec
+from pinnace_operator.api.merge_status import MergeReport
 from pinnace_operator.api.outcome import ExitCode, Outcome
 from pinnace_operator.api.status import OutputRef
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
 
+from pinnace import job
+from pinnace.model import address, fetch_from_hub
 from pinnace.outcome import TERMINATION_LOG, Checkpointed, InvalidSpec, ModelUnusable
-from pinnace.progress import Identity
 from pinnace.progress import Progress as Reporter
 from pinnace.shutdown import Shutdown
-from pinnace.storage import Storage
+from pinnace.storage import Conflict, NotFound, RunDirectory, S3Uri, Storage
+from pinnace.storage.artifacts import Published
 
-from .errors import Interrupted, InvalidMerge, MergeError, OutOfBudget
-from .plan import SourceFolders, make_plan
-from .run import Progress, RunOptions, run
+from .buffers import let_go
+from .errors import Interrupted, InvalidMerge, MergeError, OutOfBudget, SourceChanged
+from .heldout import prepare
+from .plan import Plan, SourceFolders, make_plan
+from .report import Report, merged_files
+from .run import RunOptions, run
+from .scorer import Scorer
+from .search import Search, Trial
+from .source import Folder
 from .sources import Places
-from .spec import MergeSpec
+from .state import STATE
+from .sweep import candidates
 
+log = logging.getLogger(__name__)
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
-
-
-class ResolvedSource(_Part):
-    """What one source came to."""
-
-    uri: str
-    adapter: str | None = None
-
-
-class ResolvedSources(_Part):
-    """What the operator looked up: the base, and the models in the order of the spec."""
-
-    base: ResolvedSource | None = None
-    models: tuple[ResolvedSource, ...]
-
-
-class MergeJob(_Part):
-    """One MergeJob as its pod sees it; the output goes to `<run_path>/output`."""
-
-    kind: str
-    namespace: str
-    name: str
-    uid: str
-    spec: MergeSpec
-    resolved: ResolvedSources
-    run_path: str = Field(min_length=1)
-    first_attempt: int = Field(default=0, ge=0)
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> MergeJob:
-        """Reads `PINNACE_JOB`. Raises `InvalidSpec` naming every bad field."""
-        text = environ.get("PINNACE_JOB")
-        if not text:
-            raise InvalidSpec("PINNACE_JOB is not set: this command runs in a pod that the operator made")
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, one['loc'])) or 'PINNACE_JOB'}: {one['msg']}"
-                for one in error.errors(include_url=False, include_input=False, include_context=False)
-            )
-            raise InvalidSpec(f"{problems}: correct the spec; operator and images must have the same version") from None
+Job = job.Job[MergeJobSpec]
 
 
 def merge_job() -> Outcome:
     """Runs the job of the environment. Raises the stage failures of `pinnace.outcome`."""
-    job = MergeJob.from_env()
-    storage = Storage.from_env()
+    this, storage = Job.from_env(), Storage.from_env()
     storage.check()
-    attempt = job.first_attempt + int(os.environ.get("PINNACE_ATTEMPT") or 0)
-    shutdown = Shutdown().install()
-    stop = threading.Event()
+    directory = storage.run(this.run_path)
+    published = directory.published()
+    if published is None:
+        with _typed(), _stopping() as stop:
+            published = _Work(this, storage, directory, stop).published()
+    else:  # by an attempt that may have died a moment later
+        storage.store.delete([directory.output / STATE])
+    outcome = Outcome(
+        reason=Reason.COMPLETED,
+        exit_code=ExitCode.COMPLETED,
+        output=OutputRef(uri=published.uri, digest=published.digest),
+    )
+    told = (outcome.model_copy(update={"merge": each}) for each in _last_words(storage, directory).reductions())
+    return next((each for each in told if each.fits), outcome)
+
+
+@contextmanager
+def _typed() -> Iterator[None]:
+    """Errors of the engine as outcomes of a stage."""
+    try:
+        yield
+    except Interrupted as error:
+        raise Checkpointed(str(error)) from None
+    except (InvalidMerge, OutOfBudget, Conflict) as error:
+        raise InvalidSpec(str(error)) from None
+    except MergeError as error:
+        raise ModelUnusable(str(error)) from None
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets."""
+    shutdown, stop = Shutdown().install(), threading.Event()
 
     def pass_on() -> None:
         shutdown.wait()
         stop.set()
 
     threading.Thread(target=pass_on, name="merge-shutdown", daemon=True).start()
-    reporter = Reporter.from_env(Identity(job.kind, job.namespace, job.name, job.uid, attempt))
+    yield stop
 
-    def progress(now: Progress) -> None:
-        rate = now.bytes / max(now.seconds, 1e-9)
-        reporter.report(
-            step=now.bytes >> 20,
-            total_steps=max(1, now.total >> 20),
-            eta_seconds=int((now.total - now.bytes) / rate) if rate else None,
-            throughput=f"{rate / 2**20:.0f} MiB/s",
-        )
 
-    places = Places(lambda: storage)
+class _Work:
+    """One attempt of a job whose output is not there yet."""
+
+    def __init__(self, this: Job, storage: Storage, directory: RunDirectory, stop: threading.Event) -> None:
+        self._job, self._storage, self._directory, self._stop = this, storage, directory, stop
+        self._scratch = Path(os.environ.get("PINNACE_SCRATCH", "/scratch"))
+        self._options = RunOptions(threads=this.spec.worker.cores, device=str(this.spec.worker.device))
+
+    def published(self) -> Published:
+        """Plans everything before the first byte is written; then searches, then merges."""
+        spec = self._job.spec
+        folders = self._folders()
+        trials = [Trial(one, _plan(one.spec, folders)) for one in candidates(spec)]
+        reporter = Reporter.from_env(self._job.identity)
+        report = Report(reporter, trials[0].plan, merges=len(trials) + 1 if spec.sweep else 1)
+        try:
+            plan = self._best(trials, report).plan if spec.sweep else trials[0].plan
+            self._keep(report)
+            output = self._merge(plan, self._directory.output, report, output=True)
+            self._keep(report)
+        finally:
+            reporter.close()
+        return output
+
+    def _best(self, trials: list[Trial], report: Report) -> Trial:
+        sweep = self._job.spec.sweep
+        assert sweep is not None  # noqa: S101 -- the caller's condition
+        workplace = self._scratch / "sweep"
+        shutil.rmtree(workplace, ignore_errors=True)  # of a container that was restarted in this pod
+        workplace.mkdir(parents=True)
+        data = prepare(sweep.metric, trials[0].plan.layout.folder, self._storage, workplace)
+        device = str(self._job.spec.worker.device)
+        with Scorer(self._storage, data, device, workplace, self._stop, told=report.scored) as score:
+            search = Search(
+                sweep, data.digest, self._storage, self._directory, score=score, told=report.sweep,
+                merge=lambda plan, to: self._merge(plan, to, report, output=False),
+            )  # fmt: skip
+            trial, status = search.best(trials)
+        report.sweep(status)
+        return trial
+
+    def _merge(self, plan: Plan, to: S3Uri, report: Report, *, output: bool) -> Published:
+        told = report.output if output else report.part
+        published = run(plan, self._storage.store, to, options=self._options, progress=told, stop=self._stop)
+        let_go()
+        return published
+
+    def _keep(self, report: Report) -> None:
+        """For the attempt that finds the output finished: another one may have died before it told."""
+        body = report.merge.model_dump_json(by_alias=True, exclude_none=True)
+        self._directory.write_history("merge.json", body.encode())
+
+    def _folders(self) -> dict[str, Folder]:
+        """Every source by its field, listed once: all candidates are made of the same."""
+        places = Places(lambda: self._storage)
+        found = {}
+        for number, (field, source) in enumerate(self._job.spec.sources.items()):
+            resolved = self._job.resolved.get(field, job.ResolvedModel())
+            if source.hub:
+                local = self._scratch / "hub" / str(number)
+                fetch_from_hub(source.hub, local, f"spec.{field}")
+                found[field] = places.folder(str(local))
+                continue
+            found[field] = places.folder(address(source, resolved, self._storage, f"spec.{field}"))
+            if resolved.digest and found[field].digest != resolved.digest:
+                raise SourceChanged(
+                    f"spec.{field}: {found[field].uri} was {resolved.digest} when the job was created, now it is "
+                    f"{found[field].digest}: create the job again if that is right"
+                )
+        return found
+
+
+def _plan(spec: MergeSpec, folders: Mapping[str, Folder]) -> Plan:
+    models = [
+        SourceFolders(folders[f"models.{name}"], folders.get(f"models.{name}.adapter")) for name in spec.model_names
+    ]
+    return make_plan(spec, base=SourceFolders(folders["base"]) if spec.base else None, models=models)
+
+
+def _last_words(storage: Storage, directory: RunDirectory) -> MergeReport:
+    """What is known about a merge whose output is there, whichever attempt made it."""
     try:
-        plan = make_plan(
-            job.spec,
-            base=_opened(places, job.resolved.base, "base") if job.resolved.base else None,
-            models=[_opened(places, one, "model") for one in job.resolved.models],
-        )
-        to = storage.settings.root / job.run_path / "output"
-        published = run(plan, storage.store, to, options=RunOptions(replace=False), progress=progress, stop=stop)
-    except Interrupted as error:
-        raise Checkpointed(str(error)) from None
-    except (InvalidMerge, OutOfBudget) as error:
-        raise InvalidSpec(str(error)) from None
-    except MergeError as error:
-        raise ModelUnusable(str(error)) from None
-    finally:
-        reporter.close()
-    return Outcome(
-        reason=Reason.COMPLETED,
-        message=f"merged {len(plan.tensors)} tensors",
-        exit_code=ExitCode.COMPLETED,
-        output=OutputRef(uri=published.uri, digest=published.digest),
-    )
+        with storage.open(directory.history / "merge.json") as stream:
+            known = MergeReport.model_validate_json(stream.read())
+    except NotFound:
+        known = MergeReport()
+    files = storage.show(directory.output).manifest.files
+    weights = (each for each in files if each.path.endswith(".safetensors"))
+    return known.model_copy(update={"files": merged_files(weights)})
 
 
 def termination_log() -> Path:
     """Where the container's termination message goes."""
     return Path(os.environ.get("PINNACE_TERMINATION_LOG", TERMINATION_LOG))
-
-
-def _opened(places: Places, source: ResolvedSource, ref: str) -> SourceFolders:
-    return places.source(source.uri, source.adapter, ref)

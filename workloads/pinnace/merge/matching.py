@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pinnace_operator.api.merge import Extra, Fp8, MergeSpec, Missing, TokenizerPolicy
+
 from .errors import SourcesDiffer, SourceUnusable
 from .inputs import Input, LowRank
 from .source import Adapter, Model
-from .spec import Extra, Fp8, MergeSpec, Missing, TokenizerPolicy
 from .tensors import FLOATS, FP8, StoredTensor
 from .tokens import RowRun, align, tokenizer_identity, vocabulary
 

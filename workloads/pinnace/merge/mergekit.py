@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pinnace_operator.api.merge import MergeSpec
+from pinnace_operator.api.mergemethods import MergeMethod
+from pydantic import ValidationError
+
 from .errors import InvalidMerge
 from .methods import REGISTRY
-from .settings import MergeMethod
-from .spec import MergeSpec
 
 _METHODS = {"ramplus_tl": "ramplus"}
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -86,11 +88,19 @@ def translate(document: Mapping[str, Any]) -> Translated:
             "chat_template: not supported: the output has the base's; put the file into the base's folder"
         )
     return Translated(
-        MergeSpec.from_manifest(body),
+        _spec(body),
         None if base is None else _reference(base),
         tuple(_reference(one["model"]) for one in entries),
         tuple(notes),
     )
+
+
+def _spec(body: Mapping[str, Any]) -> MergeSpec:
+    try:
+        return MergeSpec.from_manifest(dict(body))
+    except ValidationError as error:
+        problems = ((".".join(map(str, each["loc"])), each["msg"]) for each in error.errors(include_url=False))
+        raise InvalidMerge("; ".join(f"{where}: {said}" if where else said for where, said in problems)) from None
 
 
 def _entries(document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -116,7 +126,7 @@ def _model(
     index: int, entry: Mapping[str, Any], shared: Mapping[str, Any], method: str, layers: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """One model; what differs between tensors goes into `layers`. The model's own values come before shared ones."""
-    found: dict[str, Any] = {"source": {"uri": f"{_PLACEHOLDER}{index}"}}
+    found: dict[str, Any] = {"name": f"model-{index}", "source": {"uri": f"{_PLACEHOLDER}{index}"}}
     own = dict(entry.get("parameters") or {})
     wanted = REGISTRY[method](MergeMethod.model_validate({method: _defaults(method)}).settings).contract.own
     for key in _OWN:

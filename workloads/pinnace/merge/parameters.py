@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pinnace_operator.api.merge import LayerOverride, MergeSpec
 from pydantic.alias_generators import to_camel
 
 from .errors import InvalidMerge
 from .methods import REGISTRY, Method, Task
-from .spec import LayerOverride, MergeSpec
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?|layer)\.(\d+)\.")
 _NUMBERS = {"lambda_": "lambda"}

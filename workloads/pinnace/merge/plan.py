@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from pinnace_operator.api.merge import Dtype, MergeSpec
+
 from pinnace.storage.artifacts import ARTIFACT, Ancestor
 from pinnace.storage.manifest import MANIFEST
 
@@ -19,13 +21,12 @@ from .matching import Matched, Matching
 from .methods import Task
 from .parameters import Parameters, depth
 from .source import INDEX, Adapter, Folder, Model, is_adapter, open_adapter, open_model
-from .spec import Dtype, MergeSpec
 
 ENGINE = 1
 """Part of the plan's hash: raise it when the same plan would give other bytes."""
+_DECIDE = set(MergeSpec.model_fields) - {"memory_limit", "sweep"}
 STORED = {Dtype.BF16: "BF16", Dtype.FP16: "F16", Dtype.FP32: "F32"}
 _CONFIG_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-_MOST_SHARD_BYTES = 64 << 30
 _MOST_COPIED_BYTES = 64 << 20
 _WEIGHTS = (
     ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".onnx",
@@ -147,7 +148,7 @@ class Plan:
     @cached_property
     def hash(self) -> str:
         """`sha256:` of everything that decides the output's bytes: spec, inputs with their tags, engine."""
-        spec = self.spec.model_dump(mode="json", by_alias=True, exclude={"memory_limit", "sweep"})
+        spec = self.spec.model_dump(mode="json", by_alias=True, include=_DECIDE)
         content = {
             "engine": ENGINE,
             "spec": spec,
@@ -214,8 +215,6 @@ def make_plan(
     Raises:
         InvalidMerge, SourceUnusable, SourcesDiffer, SourceDamaged, SourceChanged, StorageError
     """
-    if spec.shard_bytes > _MOST_SHARD_BYTES or spec.shard_bytes < 1:
-        raise InvalidMerge(f"shardSize is {spec.shard_size}: it must be at most 64Gi, and not 0")
     opened: dict[str, Model] = {}
     base_model = _open("base", base, None, opened) if base else None
     found = [_open(name, source, base_model, opened) for name, source in zip(spec.model_names, models, strict=True)]

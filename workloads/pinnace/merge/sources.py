@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pinnace_operator.api.merge import MergeJobSpec, MergeSpec
+
 from pinnace.storage import S3Uri, Storage
 from pinnace.storage.objects import ObjectStore
 
@@ -15,7 +17,9 @@ from .local import LocalStore, LocalUri
 from .mergekit import Translated, is_mergekit, translate
 from .plan import Plan, SourceFolders, make_plan
 from .source import Folder
-from .spec import MergeSpec
+
+_JOB_FIELDS = {field.alias for name, field in MergeJobSpec.model_fields.items() if name not in MergeSpec.model_fields}
+"""What a MergeJob has beside the merge itself; here it has no meaning."""
 
 
 class Places:
@@ -55,7 +59,8 @@ def plan_document(
         base = places.source(*found.base, ref="base") if found.base else None
         models = [places.source(*model) for model in found.models]
         return make_plan(found.spec, base=base, models=models, part_bytes=part_bytes), found.notes
-    body = dict(document.get("spec", document)) if document.get("kind") == "MergeJob" else dict(document)
+    spec_of_job = document.get("spec", document) if document.get("kind") == "MergeJob" else document
+    body = {name: value for name, value in spec_of_job.items() if name not in _JOB_FIELDS}
     addresses: dict[str, str] = {}
     spec = MergeSpec.from_manifest(_quoted(_without_paths(body, addresses)))
     sources = [_address(model.source.uri, addresses) for model in spec.models]
@@ -66,6 +71,8 @@ def plan_document(
         models=[places.source(source, adapter) for source, adapter in zip(sources, adapters, strict=True)],
         part_bytes=part_bytes,
     )
+    if spec.sweep:
+        return plan, ("sweep: only a MergeJob searches; this is the merge without it",)
     return plan, ()
 
 

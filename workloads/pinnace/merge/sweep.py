@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from .errors import InvalidMerge
-from .spec import LayerOverride, MergeSpec, Sweep, SweepAxis
+from pinnace_operator.api.merge import LayerOverride, MergeSpec
+from pinnace_operator.api.mergesweep import Sweep, SweepAxis
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,10 @@ def candidates(spec: MergeSpec) -> list[Candidate]:
     """All combinations of the axes, in order. Without a sweep, the spec alone.
 
     A tried value replaces the parameter everywhere: it becomes the first entry of `layers`.
-
-    Raises:
-        InvalidMerge: two axes are for the same parameter.
     """
     if spec.sweep is None:
         return [Candidate("merge", {}, spec)]
     labels = [_label(axis) for axis in spec.sweep.axes]
-    if len(set(labels)) < len(labels):
-        raise InvalidMerge(f"sweep.axes: {labels} names a parameter twice: give all its values in one axis")
     return list(_combinations(spec, spec.sweep, labels))
 
 

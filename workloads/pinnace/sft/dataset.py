@@ -17,9 +17,9 @@ import pyarrow as pa
 from pinnace_operator.api.sft import LossOn, Overlong
 
 from pinnace.chat import Conversation, MessageError, Renderer, RenderError, Sample, parse_conversation
+from pinnace.records import Record
 
 from .overlong import split
-from .records import Record
 
 LISTED = 100
 _SCHEMA = pa.schema(

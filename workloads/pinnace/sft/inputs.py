@@ -12,10 +12,10 @@ from pinnace_operator.api.shared import DataSource
 
 from pinnace.chat import ChatTokenizer, Renderer, TemplateError, TokenizerError
 from pinnace.outcome import InvalidData, InvalidSpec, ModelUnusable
+from pinnace.records import CONFIG_MAPS, DataSourceError, read_records
 from pinnace.storage import Checkpoint, NotFound, RunDirectory, Storage
 
 from .dataset import BadRecords, DataReport, RenderPolicy, check_records, write_samples
-from .records import CONFIG_MAPS, DataSourceError, read_records
 from .scratch import Scratch
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,8 @@ async with ToolClient(url, token=token) as tools:
 from __future__ import annotations
 
 import asyncio
+import base64
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from pinnace.tools.outcome import CallError, Outcome, ToolResult
 
 _SLACK = 5.0  # seconds that we wait beyond the call's own time limit: the gateway's typed answer should win
 _DEFAULT_SECONDS = 600.0
+_PART = 2 << 20  # bytes of one upload: as base64 below what a gateway accepts by default (4 MiB)
 _HTTP = {401: Outcome.DENIED, 403: Outcome.DENIED, 404: Outcome.UNAVAILABLE, 429: Outcome.OVERLOADED}
 
 
@@ -121,6 +124,7 @@ class ToolClient:
         ttl_seconds: float | None = None,
         idle_seconds: float | None = None,
         env: Mapping[str, str] | None = None,
+        limits: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
         patience: float = 0,
     ) -> Sequence[Session]:
@@ -130,13 +134,16 @@ class ToolClient:
             count: of leases, a group's rollouts for instance.
             ttl_seconds, idle_seconds: until a lease ends by itself.
             env: of the sandboxes' programs.
+            limits: of each sandbox: `memoryMiB`, `processes`, `cpuSeconds` and the like (docs/isolation.md).
             labels: shown with the lease.
             patience: seconds to try again while too few are free.
 
         Raises:
-            GatewayRefused: 429 when too few are free.
+            GatewayRefused: 429 when too few are free, 400 for limits that can't be.
         """
         asked: dict[str, Any] = {"count": count, "env": dict(env or {}), "labels": dict(labels or {})}
+        if limits:
+            asked["limits"] = dict(limits)
         if ttl_seconds is not None:
             asked["ttlSeconds"] = ttl_seconds
         if idle_seconds is not None:
@@ -146,7 +153,8 @@ class ToolClient:
             try:
                 found = await self._ask("POST", "/sessions", asked)
             except GatewayRefused as refused:
-                wait = refused.retry_after or 1.0
+                # Not all at the same moment: groups that take half of the pool each would block each other again.
+                wait = (refused.retry_after or 1.0) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
                 if refused.status != 429 or asyncio.get_running_loop().time() + wait > end:
                     raise
                 await asyncio.sleep(wait)
@@ -190,6 +198,21 @@ class Session(ToolClient):
         self.id = str(given["id"])
         self.token = str(given["token"])
         self.expires_at = str(given["expiresAt"])
+
+    async def upload(self, path: str, content: Path | bytes) -> ToolResult:
+        """Put a file into the workspace, in parts where it is long. The outcome is that of the first part that fails.
+
+        Args:
+            path: in the workspace; folders on the way are made.
+            content: bytes, or a file of this machine.
+        """
+        data = await asyncio.to_thread(content.read_bytes) if isinstance(content, Path) else content
+        for start in range(0, max(len(data), 1), _PART):
+            part = base64.b64encode(data[start : start + _PART]).decode()
+            result = await self.call("upload", {"path": path, "data": part, "append": start > 0})
+            if not result.ok:
+                break
+        return result
 
     async def renew(self, ttl_seconds: float | None = None) -> None:
         """A new hard limit, counted from now. Raises `GatewayRefused`."""

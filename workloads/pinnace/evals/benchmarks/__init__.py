@@ -12,9 +12,9 @@ from ..errors import UnknownBenchmark
 @cache
 def shipped() -> dict[str, Benchmark]:
     """All benchmarks that come with Pinnace."""
-    from . import browsecomp, browsecomp_zh, frames, gaia, hle, seal0, webwalkerqa, xbench
+    from . import browsecomp, browsecomp_zh, frames, gaia, hle, scout, seal0, webwalkerqa, xbench
 
-    modules = (gaia, hle, browsecomp, browsecomp_zh, webwalkerqa, frames, xbench, seal0)
+    modules = (gaia, hle, browsecomp, browsecomp_zh, webwalkerqa, frames, xbench, seal0, scout)
     return {module.BENCHMARK.name: module.BENCHMARK for module in modules}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -304,7 +305,14 @@ def _groups(items: Sequence[ItemResult]) -> dict[str, dict[str, Score | None]]:
             parts[name][value].append(item)
     # Something that is different for nearly every question is no group.
     kept = {name: values for name, values in parts.items() if 1 < len(values) <= max(12, len(items) // 8)}
-    return {name: {value: score(part) for value, part in sorted(values.items())} for name, values in kept.items()}
+    return {
+        name: {value: score(values[value]) for value in sorted(values, key=_in_order)} for name, values in kept.items()
+    }
+
+
+def _in_order(value: str) -> tuple[int, str]:
+    """Numbers by size, then words."""
+    return (int(value), "") if value.isdecimal() else (sys.maxsize, value)
 
 
 def _efforts(records: Sequence[Record], grades: Sequence[Grade], spending: Spending | None) -> Efforts:

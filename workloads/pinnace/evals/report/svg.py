@@ -21,9 +21,9 @@ def interval(value: float, low: float, high: float, *, width: int = 240) -> str:
 
 
 def curves(lines: Mapping[str, Mapping[int, float | None]]) -> str:
-    """Lines over k (logarithmic), each a name and {k: share or None}; points that are undefined are left out."""
+    """Lines over k (logarithmic), each a name and {k: share or None}; undefined points are left out; "" for one k."""
     ks = sorted({k for points in lines.values() for k, value in points.items() if value is not None})
-    if not ks:
+    if len(ks) < 2:
         return ""
     span = math.log2(ks[-1]) - math.log2(ks[0]) or 1
 

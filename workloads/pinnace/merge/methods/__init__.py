@@ -36,4 +36,4 @@ REGISTRY: dict[str, Callable[[Any], Method]] = {
     "ram": lambda _: Ram(),
     "ramplus": lambda _: Ramplus(),
 }
-"""From a method's settings (`pinnace.merge.settings`) to the method."""
+"""From a method's settings (`pinnace_operator.api.mergemethods`) to the method."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from pinnace_operator.api.mergemethods import Mean, Rescale
 
 from pinnace.merge.lanes import chosen, constant, nonzero, same_sign
-from pinnace.merge.settings import Mean, Rescale
 
 from .base import Block, Contract, Measure, Survey, Task
 

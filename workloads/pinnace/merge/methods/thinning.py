@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pinnace_operator.api.mergemethods import Trim
 
 from pinnace.merge.errors import InvalidMerge
 from pinnace.merge.masks import LEVELS, happens, uniform
 from pinnace.merge.selection import Cut, cuts
-from pinnace.merge.settings import Trim
 
 from .base import Block, Survey, Task
 

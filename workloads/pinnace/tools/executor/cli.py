@@ -18,6 +18,7 @@ def executor(
     socket: Annotated[str, typer.Option(help="The agent's socket")] = "/run/sandbox/executor.sock",
     workspace: Annotated[str, typer.Option(help="The session's folder; emptied at start")] = "/workspace",
     scratch: Annotated[str, typer.Option(help="HOME and TMPDIR of the code; emptied at start")] = "/tmp",  # noqa: S108
+    servers: Annotated[str, typer.Option(help="Servers of the catalogue to run as well, by commas")] = "",
     network: Annotated[bool, typer.Option(help="Allow sockets; the pod's NetworkPolicy says where to")] = False,
     bubblewrap: Annotated[bool, typer.Option(help="Use bubblewrap where it works")] = True,
     grace: Annotated[float, typer.Option(help="Seconds between SIGINT and SIGKILL")] = 1.0,
@@ -29,7 +30,13 @@ def executor(
     from pinnace.tools.executor.settings import Settings
 
     settings = Settings(
-        socket=socket, workspace=workspace, scratch=scratch, network=network, bubblewrap=bubblewrap, grace_seconds=grace
+        socket=socket,
+        workspace=workspace,
+        scratch=scratch,
+        network=network,
+        bubblewrap=bubblewrap,
+        servers=tuple(filter(None, servers.split(","))),
+        grace_seconds=grace,
     )
     if os.getpid() != 1 and (kept := [folder for folder in (workspace, scratch) if not _is_empty(folder)]):
         # A container's folders are its own. Here they may be somebody's.

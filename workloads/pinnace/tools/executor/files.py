@@ -48,13 +48,19 @@ def write_file(workspace: Workspace, *, path: str, content: str, append: bool) -
     """Writes text."""
     data = content.encode(errors="surrogateescape")
     if append:
-        try:
-            data = workspace.read(path, _READ) + data
-        except FileProblem as problem:
-            if problem.kind != "not_found":
-                raise
+        data = _present(workspace, path, _READ) + data
     workspace.write(path, data)
     return {"text": f"{path}: {len(data):,} bytes written", "data": {"bytes": len(data)}}
+
+
+def _present(workspace: Workspace, path: str, most: int) -> bytes:
+    """What the file has; nothing where there is none."""
+    try:
+        return workspace.read(path, most)
+    except FileProblem as problem:
+        if problem.kind != "not_found":
+            raise
+        return b""
 
 
 def edit_file(workspace: Workspace, *, path: str, old: str, new: str, every: bool) -> Message:
@@ -73,8 +79,8 @@ def edit_file(workspace: Workspace, *, path: str, old: str, new: str, every: boo
     return {"text": f"{path}: {count} replaced", "data": {"replaced": count}}
 
 
-def upload(workspace: Workspace, *, path: str, data: str, unpack: bool, most: int) -> Message:
-    """Puts bytes there, or unpacks them as an archive below `path`."""
+def upload(workspace: Workspace, *, path: str, data: str, unpack: bool, append: bool, most: int) -> Message:
+    """Puts bytes there, or behind what is there, or unpacks them as an archive below `path`."""
     try:
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -86,6 +92,8 @@ def upload(workspace: Workspace, *, path: str, data: str, unpack: bool, most: in
 
         done = archive.unpack(workspace, content, folder=path, most=most)
         return {"text": f"{path}: {done['files']} files, {done['bytes']:,} bytes unpacked", "data": done}
+    if append:
+        content = _present(workspace, path, most) + content
     workspace.write(path, content)
     return {"text": f"{path}: {len(content):,} bytes written", "data": {"bytes": len(content)}}
 

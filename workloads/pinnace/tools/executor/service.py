@@ -28,7 +28,7 @@ log = logging.getLogger("executor")
 _CONNECT_SECONDS = 120.0
 _UNAVAILABLE = 69
 _OPERATIONS = frozenset(
-    {"clean", "arm", "python", "python_reset", "shell", "file", "job_start", "job_output", "job_kill"}
+    {"clean", "arm", "python", "python_reset", "shell", "file", "server", "job_start", "job_output", "job_kill"}
 )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pinnace.tools.executor.harden import VARIABLE, Hardening, Limits
 
+_CATALOGUE = ("PINNACE_CATALOGUE", "PINNACE_CATALOGUE_NPM")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the container's own
 
 
@@ -21,6 +22,8 @@ class Settings:
     scratch: str = "/tmp"  # noqa: S108 - the container's own, emptied at each reset
     network: bool = False
     bubblewrap: bool = True
+    servers: tuple[str, ...] = ()
+    """Of the catalogue, that run besides python, shell and files."""
     grace_seconds: float = 1.0
     """Between SIGINT and SIGKILL."""
 
@@ -43,6 +46,11 @@ def start_environment(settings: Settings, limits: Limits | None) -> dict[str, st
         "PYTHONDONTWRITEBYTECODE": "1",
         VARIABLE: hardening.dump(),
     }
+
+
+def server_environment(settings: Settings) -> dict[str, str]:
+    """Also where the catalogue's packages are."""
+    return start_environment(settings, None) | {name: os.environ[name] for name in _CATALOGUE if name in os.environ}
 
 
 def shell_arming(environment: dict[str, str], limits: Limits) -> str:

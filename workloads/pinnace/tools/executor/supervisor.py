@@ -20,7 +20,7 @@ from pinnace.tools.executor.interpreter import Ended, Interpreter, Why
 from pinnace.tools.executor.isolation import Isolation
 from pinnace.tools.executor.jobs import MOST, Job
 from pinnace.tools.executor.processes import Process, kill_all_others, kill_tree, processes
-from pinnace.tools.executor.settings import Settings, shell_arming, start_environment
+from pinnace.tools.executor.settings import Settings, server_environment, shell_arming, start_environment
 from pinnace.tools.executor.spawn import spawn
 from pinnace.tools.executor.watch import Usage, usage
 
@@ -30,6 +30,9 @@ _BUSY_SECONDS, _IDLE_SECONDS = 0.05, 1.0
 _THREADS = 8
 """Per process of the limit, on average."""
 _RESET_SECONDS = 30.0
+_SERVER = "server:"
+_SERVER_MARGIN = 5.0
+"""Seconds beyond a call's own, after which what hosts a server is hung."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -59,6 +62,11 @@ class Supervisor:
             Kind("shell", (*python, "pinnace.tools.executor.bash"), ShellCodec, interrupt="below"),
             Kind("files", (*python, "pinnace.tools.executor.files", *emptied), FrameCodec, interrupt="never"),
         ]
+        hosted = (*python, "pinnace.tools.executor.hosted")
+        kinds += [
+            Kind(_server(name), (*hosted, name, settings.workspace), FrameCodec, interrupt="never")
+            for name in settings.servers
+        ]
         self._interpreters = {kind.name: self._interpreter(kind) for kind in kinds}
 
     def _interpreter(self, kind: Kind) -> Interpreter:
@@ -66,7 +74,11 @@ class Supervisor:
             kind,
             # Our own file code needs no second wall, and has to see what it empties.
             prefix=() if kind.name == "files" else self.isolation.prefix,
-            environment=start_environment(self.settings, None),
+            environment=(
+                server_environment(self.settings)
+                if kind.name.startswith(_SERVER)
+                else start_environment(self.settings, None)
+            ),
             folder=self.settings.workspace,
             output=self.limits.output_kib * 1024,
             grace=self.settings.grace_seconds,
@@ -108,6 +120,7 @@ class Supervisor:
             "files": {"op": "arm", "limits": limits},
             "shell": {"command": shell_arming(environment, self.limits)},
         }
+        arming |= {_server(name): {"op": "arm", "environment": environment} for name in self.settings.servers}
         for name, message in arming.items():
             interpreter = self._interpreters[name]
             interpreter.arming = [message]
@@ -146,6 +159,11 @@ class Supervisor:
             reply["renewed"] = True
             interpreter.renewed = False
         return reply | {"stdout": stdout, "stderr": stderr, "leftOut": out_left + err_left}
+
+    async def server(self, request: Message) -> Message:
+        """The tools of a server of the catalogue, or a call of one. It keeps the time itself."""
+        interpreter = self._interpreters[_server(request["server"])]
+        return await interpreter.ask({**request, "op": request["do"]}, request["seconds"] + _SERVER_MARGIN)
 
     async def file(self, request: Message) -> Message:
         """One file operation."""
@@ -289,6 +307,11 @@ class Supervisor:
         log.warning("over the limit of %s: %s of it in tree %d", why, found[worst], worst)
         if not roots[worst].end(why):
             self._end_all(why)
+
+
+def _server(name: str) -> str:
+    """Of the interpreter that hosts it: no server's name has a colon."""
+    return f"{_SERVER}{name}"
 
 
 _tasks: set[asyncio.Task[Any]] = set()

@@ -7,13 +7,17 @@ from typing import Any
 
 import aiohttp
 
-from pinnace.tools.gateway.errors import AgentUnavailable
+from pinnace.tools.gateway.errors import AgentUnavailable, GatewayError
 
 KEY_HEADER, SESSION_HEADER = "X-Pinnace-Key", "X-Pinnace-Session"
 
 
 class Taken(AgentUnavailable):
     """409: the pod is not free, or not in the state that the request needs."""
+
+
+class LeaseInvalid(GatewayError):
+    """400: the agent refuses what was asked for, with the field's path."""
 
 
 class Agents:
@@ -28,7 +32,7 @@ class Agents:
         return await self._ask("GET", url, "/lease", within=within)
 
     async def arm(self, url: str, lease: Mapping[str, Any], *, within: float = 10) -> dict[str, Any]:
-        """`POST /lease`: returns once it is armed. Raises `Taken` when the pod is not free."""
+        """`POST /lease`: returns once it is armed. Raises `Taken` when the pod is not free, `LeaseInvalid`."""
         return await self._ask("POST", url, "/lease", json=lease, within=within)
 
     async def release(self, url: str, lease_id: str, recycle: str, *, within: float = 30) -> None:
@@ -77,6 +81,8 @@ class Agents:
                 answer = await response.json(content_type=None) if response.status != 204 else {}
                 if response.status == 409:
                     raise Taken(f"the sandbox is not free: {(answer or {}).get('message', 'HTTP 409')}")
+                if response.status == 400:
+                    raise LeaseInvalid(str((answer or {}).get("message", "HTTP 400")))
                 if response.status >= 400:
                     raise AgentUnavailable(f"{method} {path}: HTTP {response.status}: {answer}")
                 return answer if isinstance(answer, dict) else {}

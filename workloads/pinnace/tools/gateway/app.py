@@ -29,6 +29,7 @@ from pinnace.tools.gateway.legacy import Legacy
 from pinnace.tools.gateway.load import LoadReports
 from pinnace.tools.gateway.mcpsession import McpSessions
 from pinnace.tools.gateway.modern import Modern
+from pinnace.tools.gateway.peers import Peers
 from pinnace.tools.gateway.rest import Rest
 from pinnace.tools.gateway.sessions import SessionsFront
 from pinnace.tools.gateway.state import State
@@ -65,14 +66,16 @@ class Gateway:
         self.upstream = Upstream()
         self.leases = Leases(Agents(self.upstream.http, self._key))
         self.state = State(hop=Hop(self.upstream), leases=self.leases, rng=Random())  # noqa: S311 - balancing only
+        self.state.pod, self.state.port = os.environ.get("PINNACE_POD", ""), options.port
         self.state.audit, self.state.tracing = Audit(options.audit), Tracing()
         self.calls = Calls(self.state, self.state.rng)
+        self.state.metrics.in_flight.set_function(lambda: self.calls.in_flight)
         tokens = Tokens(options.tokens)
         self.authenticator = Authenticator(tokens=tokens, kube=self.kube, lease=self.leases.by_digest)
         self.entry = Entry(self.state, self.authenticator)
         self.mcp_sessions = McpSessions(self._key().encode() or os.urandom(32))
         self.front = self._front()
-        self.control = Control(self.state, self.upstream.http)
+        self.control = Control(self.state, self.upstream)
         self.control.on_config = self._on_config
         self.load = LoadReports(self.state)
         self.state.wanted = self.load.poke
@@ -85,7 +88,8 @@ class Gateway:
 
     def _front(self) -> Front:
         modern = Modern(self.state, self.calls, self.entry)
-        legacy = Legacy(self.state, self.calls, self.entry, self.mcp_sessions)
+        peers = Peers(self.state, self.upstream.http)
+        legacy = Legacy(self.state, self.calls, self.entry, self.mcp_sessions, peers)
         rest = Rest(self.state, self.calls, self.entry)
         front = Front(self.state, self.entry, modern, legacy, rest, SessionsFront(self.state, rest))
         front.ready, front.loopback = self._why_not_ready, self.options.host in LOOPBACK

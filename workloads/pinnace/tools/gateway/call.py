@@ -33,6 +33,7 @@ class Calls:
         self._cache = ResultCache()
         self._limiter = RateLimiter()
         self.in_flight = 0
+        state.metrics.in_flight.set_function(lambda: self.in_flight)
 
     async def call(self, call: Call) -> Reply:
         """Never raises but for the caller's cancellation."""

@@ -12,7 +12,7 @@ from typing import Any
 from mcp.shared.inbound import x_mcp_header_map
 
 from pinnace.tools.gateway import backup, retry
-from pinnace.tools.gateway.config import Backup, GatewayConfig, ToolRule
+from pinnace.tools.gateway.config import Backup, GatewayConfig, Server, ToolRule
 from pinnace.tools.gateway.errors import MappingInvalid
 from pinnace.tools.gateway.schema import ArgumentSchema
 
@@ -136,18 +136,20 @@ def build(config: GatewayConfig, listings: Mapping[str, Listing]) -> Catalog:
 
 
 def _of_server(config: GatewayConfig, server: str, listing: Listing, problems: list[str]) -> list[Tool]:
-    settings = next((each for each in config.servers if each.name == server), None)
     tools: dict[str, Tool] = {}
     for version, definitions in listing.items():
         for definition in definitions:
             name = str(definition.get("name", ""))
-            if not name or (settings and not _shown(name, settings.include, settings.exclude)):
+            inside, own = _origin(definition, server, name)
+            settings = _settings(config, server, inside)
+            if not name or (settings and not _shown(own, settings.include, settings.exclude)):
                 continue
             if name in tools:
                 tools[name].versions |= {version}
                 continue
             try:
-                tools[name] = _tool(_rule(config, server, name), server, name, definition, version)
+                rule = _rule(config, (settings.name if settings else inside, inside), own)
+                tools[name] = _tool(rule, server, name, definition, version)
             except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
                 problems.append(f"tool {server}.{name} is not served: its definition can't be read ({error!r:.200})")
                 continue
@@ -176,13 +178,25 @@ def _tool(rule: ToolRule, server: str, name: str, definition: Mapping[str, Any],
     )
 
 
-def _rule(config: GatewayConfig, server: str, tool: str) -> ToolRule:
+def _origin(definition: Mapping[str, Any], server: str, name: str) -> tuple[str, str]:
+    """(server, the tool's own name there): sandboxes have several servers, whose names may clash."""
+    meta = definition.get("_meta") or {}
     if server != SESSIONS:
-        return config.rule(server, tool)
-    inside = set(config.sessions.servers if config.sessions else ())
-    inside |= {each.name for each in config.servers if each.isolation == "Session"}
-    rules = (rule for rule in config.tools if rule.tool == tool and rule.server in inside)
-    return next(rules, None) or ToolRule(server=SESSIONS, tool=tool)
+        return server, name
+    return str(meta.get("pinnace.dev/server", server)), str(meta.get("pinnace.dev/tool", name))
+
+
+def _settings(config: GatewayConfig, server: str, inside: str) -> Server | None:
+    if server != SESSIONS:
+        return next((each for each in config.servers if each.name == server), None)
+    mine = (each for each in config.servers if each.isolation == "Session")
+    return next((each for each in mine if (each.catalogue or each.name) == inside), None)
+
+
+def _rule(config: GatewayConfig, servers: Sequence[str], tool: str) -> ToolRule:
+    """The rule for a tool under one of its server's names; the defaults when there is none."""
+    found = (rule for rule in config.tools if rule.tool == tool and rule.server in servers)
+    return next(found, None) or ToolRule(server=servers[0], tool=tool)
 
 
 def _shown(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

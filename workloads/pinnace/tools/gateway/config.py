@@ -44,9 +44,13 @@ class Scale(_Part):
 
 
 class Server(_Part):
-    """One tool server. `include` and `exclude` hold names of its tools; an empty `include` means all."""
+    """One tool server. `include` and `exclude` hold names of its tools; an empty `include` means all.
+
+    With isolation Session it runs in the sandboxes, under the name that it has in the `catalogue`.
+    """
 
     name: Name
+    catalogue: str = ""
     isolation: Literal["Shared", "Session"] = "Shared"
     versions: Annotated[tuple[Version, ...], Field(max_length=16)] = ()
     scale: Scale | None = None
@@ -136,7 +140,10 @@ class Auth(_Part):
 
 
 class Results(_Part):
-    """Where results above `limits.resultBytes`, snapshots and recordings go: `s3://…`; empty: nowhere."""
+    """Where results above `limits.resultBytes`, snapshots and recordings go: `s3://…`.
+
+    Empty: the folder `results` of the run that the environment names, if it does.
+    """
 
     uri: Annotated[str, Field(pattern="^(s3://.+)?$")] = ""
 
@@ -155,6 +162,8 @@ class GatewayConfig(_Part):
     limits: Limits = Limits()
     auth: Auth = Auth()
     results: Results = Results()
+    peers: tuple[Url, ...] = ()
+    """Base URLs of the other gateways of the same ToolSandbox (local form)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> GatewayConfig:

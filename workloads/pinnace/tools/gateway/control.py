@@ -17,7 +17,7 @@ from pinnace.tools.gateway.errors import ConfigInvalid
 from pinnace.tools.gateway.pool import Pool
 from pinnace.tools.gateway.route import Group, Replica
 from pinnace.tools.gateway.state import Endpoints, State
-from pinnace.tools.gateway.upstream import Failed
+from pinnace.tools.gateway.upstream import Failed, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ _PROBE_EVERY, _PROBE_PATIENCE, _PROBES = 0.5, 1.0, 2  # a replica that leaves tw
 class Control:
     """Runs the loops; each survives whatever its peer does."""
 
-    def __init__(self, state: State, http: aiohttp.ClientSession) -> None:
+    def __init__(self, state: State, upstream: Upstream) -> None:
         self._state = state
-        self._http = http
+        self._upstream = upstream
         self._tasks: list[asyncio.Task[None]] = []
         self._due: dict[tuple[str, str], tuple[float, float]] = {}
         self._missed: dict[Replica, int] = {}
@@ -144,20 +144,21 @@ class Control:
         """Ask replicas whether they live: any HTTP answer will do. Calls on hung ones move if they may."""
         running: dict[Replica, asyncio.Task[None]] = {}
         while True:
-            replicas = [each for pool in self._state.all_pools() for each in pool.replicas]
-            for replica in replicas:
+            # Those with calls, too, when they are gone: a pod may vanish without ending its connections.
+            known = self._upstream.asked.union(*(pool.replicas for pool in self._state.all_pools()))
+            for replica in known:
                 if replica not in running:
                     running[replica] = asyncio.create_task(self._probe_one(replica))
             await asyncio.sleep(_PROBE_EVERY)
             for replica in [each for each, task in running.items() if task.done()]:
                 running.pop(replica).result()
-            self._missed = {each: count for each, count in self._missed.items() if not each.gone}
+            self._missed = {each: count for each, count in self._missed.items() if each in known}
 
     async def _probe_one(self, replica: Replica) -> None:
         loop = asyncio.get_running_loop()
         url = URL(replica.url, encoded=True).with_path("/healthz")
         try:
-            async with asyncio.timeout(_PROBE_PATIENCE), self._http.get(url) as response:
+            async with asyncio.timeout(_PROBE_PATIENCE), self._upstream.http.get(url) as response:
                 await response.read()
         except TimeoutError:
             self._missed[replica] = self._missed.get(replica, 0) + 1

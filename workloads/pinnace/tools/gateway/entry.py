@@ -36,9 +36,9 @@ class Entry:
         try:
             return await self.authenticator.caller(header)
         except Unauthorized as first:
-            # A lease that another gateway gave a moment ago: ask the pods, then decide.
+            # A lease that another gateway gave a moment ago, or renewed: ask its pod, then decide.
             try:
-                if header and await self._state.leases.ask_for_unknown():
+                if header and await self._state.leases.ask(header.partition(" ")[2].strip()):
                     return await self.authenticator.caller(header)
             except Unauthorized:
                 pass

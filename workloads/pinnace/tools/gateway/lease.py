@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 TENANT = "pinnace.dev/tenant"
+_HELD = {"armed", "resetting", "starting"}
 PodState = Literal["unknown", "starting", "free", "taking", "armed", "resetting", "spent"]
 
 
@@ -58,6 +61,27 @@ class Lease:
         }
 
 
+def new_id(url: str) -> str:
+    """For a lease of the pod at `url`. It names the pod, so that every gateway knows whom to ask about it."""
+    return f"s-{mark(url)}-{secrets.token_hex(8)}"
+
+
+def new_token(lease_id: str) -> str:
+    """The secret of a lease; begins with its id."""
+    return f"{lease_id}.{secrets.token_urlsafe(32)}"
+
+
+def mark(url: str) -> str:
+    """Stands for a pod in the ids of its leases, without saying where it is."""
+    return hashlib.sha256(url.encode()).hexdigest()[:12]
+
+
+def mark_in(id_or_token: str) -> str:
+    """The reverse of `new_id` and `new_token`; empty for anything else."""
+    kind, _, rest = id_or_token.partition("-")
+    return rest.partition("-")[0] if kind == "s" else ""
+
+
 def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as `2026-11-23T10:00:00.123Z`."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
@@ -73,8 +97,8 @@ def seconds(text: Any, default: float) -> float:
 
 
 def from_agent(pod: SessionPod, answer: Mapping[str, Any], now: float) -> Lease | None:
-    """The lease that a pod's agent reports, None when it has none."""
-    if answer.get("state") != "armed" or not answer.get("id") or not answer.get("tokenSha256"):
+    """The lease that a pod's agent reports, None when it has none. One that is being armed or reset is one, too."""
+    if answer.get("state") not in _HELD or not answer.get("id") or not answer.get("tokenSha256"):
         return None
     labels = dict(answer.get("labels") or {})
     return Lease(

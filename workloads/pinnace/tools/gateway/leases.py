@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pinnace.tools.gateway.agent import Agents, Taken
+from pinnace.tools.gateway.agent import Agents, LeaseInvalid, Taken
 from pinnace.tools.gateway.auth import digest
 from pinnace.tools.gateway.config import Sessions
 from pinnace.tools.gateway.errors import AgentUnavailable, GatewayError
-from pinnace.tools.gateway.lease import TENANT, Lease, SessionPod, from_agent, rfc3339
+from pinnace.tools.gateway.lease import (
+    TENANT,
+    Lease,
+    SessionPod,
+    from_agent,
+    mark,
+    mark_in,
+    new_id,
+    new_token,
+    rfc3339,
+)
 
 log = logging.getLogger(__name__)
 
 _POLL_SETTLED, _POLL_MOVING = 5.0, 0.1  # seconds between two looks at a pod
-_ASK_ALL = 0.25  # seconds between two rounds over all pods for tokens that nobody knows
+_ASK_ALL = 0.25  # seconds between two rounds over all pods because too few are free
+_MOST_FAILURES = 3  # pods that fail to arm until a lease is not given: it is what was asked for that is wrong
 _GONE_AFTER = 3  # looks without an answer until a lease counts as lost
 
 
@@ -39,6 +50,7 @@ class Leases:
         self.agents = agents
         self.settings = Sessions()
         self.pods: dict[str, SessionPod] = {}
+        self._by_mark: dict[str, SessionPod] = {}
         self._by_digest: dict[str, Lease] = {}
         self._by_id: dict[str, Lease] = {}
         self._asked_all = -_ASK_ALL
@@ -51,6 +63,7 @@ class Leases:
         for url in set(self.pods) - set(pods):
             if lease := self.pods.pop(url).lease:
                 self._forget(lease)
+        self._by_mark = {mark(url): pod for url, pod in self.pods.items()}
 
     def counts(self) -> dict[str, int]:
         """Pods by state."""
@@ -84,12 +97,10 @@ class Leases:
 
         Raises:
             PoolEmpty: fewer are free, or `sessions.max` would be exceeded.
-            AgentUnavailable: a pod failed while it was armed, and no other was free; what was armed is given back.
+            LeaseInvalid: an agent refuses `env`, `limits` or `labels`.
+            AgentUnavailable: pods failed while they were armed, one after another; what was armed is given back.
         """
-        armed = sum(pod.state in {"armed", "taking"} for pod in self.pods.values())
-        if armed + count > self.settings.max:
-            raise PoolEmpty(f"{armed} of at most {self.settings.max} sandboxes are leased, {count} were asked for")
-        pods = self._reserve(count)
+        pods = await self._reserve(count)
         now = time.time()
         hard = min(ttl_seconds or self.settings.hard_seconds, self.settings.hard_seconds)
         order = {
@@ -111,29 +122,54 @@ class Leases:
             raise failed[0]
         return [each for each in results if not isinstance(each, BaseException)]
 
-    def _reserve(self, count: int) -> list[SessionPod]:
-        free = [pod for pod in self.pods.values() if pod.state == "free"]
-        if len(free) < count:
-            raise PoolEmpty(
-                f"{len(free)} sandboxes are free, {count} were asked for: raise spec.sessions.warm, or wait"
-            )
-        for pod in free[:count]:
+    async def _reserve(self, count: int) -> list[SessionPod]:
+        """Any `count` free pods: gateways that took them in the same order would meet at the same ones."""
+        if self._shortage(count) and time.monotonic() - self._asked_all >= _ASK_ALL:
+            self._asked_all = time.monotonic()
+            await self.refresh(everything=True)  # another gateway may have given some back
+        if told := self._shortage(count):
+            raise PoolEmpty(told)
+        pods = random.sample(self._free(), count)
+        for pod in pods:
             pod.state = "taking"
-        return free[:count]
+        return pods
+
+    def _free(self) -> list[SessionPod]:
+        return [pod for pod in self.pods.values() if pod.state == "free"]
+
+    def _shortage(self, count: int) -> str:
+        """Why `count` leases can't be given; empty when they can."""
+        armed = sum(pod.state in {"armed", "taking"} for pod in self.pods.values())
+        if armed + count > self.settings.max:
+            return f"{armed} of at most {self.settings.max} sandboxes are leased, {count} were asked for"
+        free = len(self._free())
+        return (
+            ""
+            if free >= count
+            else f"{free} sandboxes are free, {count} were asked for: raise spec.sessions.warm, or wait"
+        )
 
     async def _arm(self, pod: SessionPod, order: Mapping[str, Any]) -> tuple[Lease, str]:
-        """Arm `pod`, or another free one when its agent says that it is taken or does not answer."""
+        """Arm `pod`, or another free one when its agent says that it is taken, or fails; not for ever."""
+        failures = 0
         while True:
-            token = secrets.token_urlsafe(32)
-            wanted = {**order, "id": f"s-{secrets.token_hex(8)}", "tokenSha256": digest(token)}
+            lease_id = new_id(pod.url)
+            token = new_token(lease_id)
+            wanted = {**order, "id": lease_id, "tokenSha256": digest(token)}
             try:
                 await self.agents.arm(pod.url, wanted)
+            except LeaseInvalid:
+                pod.state = "free"
+                raise
             except AgentUnavailable as error:
                 pod.state, pod.asked = "unknown", -1e9
                 if not isinstance(error, Taken):
                     # It may have armed all the same: end that lease. If this does not arrive, its idle time ends it.
                     self._in_background(self.agents.release(pod.url, wanted["id"], "Restart"))
-                pod = self._reserve(1)[0]
+                    failures += 1
+                    if failures == _MOST_FAILURES:
+                        raise
+                (pod,) = await self._reserve(1)
                 continue
             except asyncio.CancelledError:
                 self._in_background(self.agents.release(pod.url, wanted["id"], "Restart"))
@@ -220,13 +256,18 @@ class Leases:
             except AgentUnavailable:
                 self._forget(lease)  # its agent ends it by its own clock
 
-    async def ask_for_unknown(self) -> bool:
-        """Look at all pods for a lease that another gateway gave; False if there is none, or it was done just now."""
-        now = time.monotonic()
-        if not self.pods or now - self._asked_all < _ASK_ALL:
+    async def ask(self, id_or_token: str) -> bool:
+        """Look at the pod that a lease's id or token names: another gateway may have given it a moment ago.
+
+        False where it names none, as every token does that is no lease's.
+        """
+        pod = self._by_mark.get(mark_in(id_or_token))
+        if pod is None:
             return False
-        self._asked_all = now
-        await self.refresh(everything=True)
+        # What it says counts only once we know whether we have it ourselves: milliseconds.
+        while pod.state == "taking":  # noqa: ASYNC110 - `_arm` changes it, and tells nobody
+            await asyncio.sleep(0.01)
+        await self.look(pod)
         return True
 
     def _remember(self, lease: Lease) -> None:

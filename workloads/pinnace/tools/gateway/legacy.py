@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import secrets
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from pinnace.tools.gateway.call import Calls
 from pinnace.tools.gateway.entry import Entry
 from pinnace.tools.gateway.http import Refused, Sink
 from pinnace.tools.gateway.mcpsession import McpSession, McpSessions
+from pinnace.tools.gateway.peers import Peers
 from pinnace.tools.gateway.reply import Reply, refused
 from pinnace.tools.gateway.state import State
 from pinnace.tools.outcome import Outcome
@@ -24,16 +26,18 @@ _LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "
 _ROUNDS = 8  # of questions that a tool may ask the client in one call
 _LIST_CHANGED = wire.dumps({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
 _questions = itertools.count(1)
+_ours = secrets.token_hex(4)  # another gateway may ask the same client
 
 
 class Legacy:
     """Translates to and from 2026-07-28: behind it, all calls are of that revision."""
 
-    def __init__(self, state: State, calls: Calls, entry: Entry, sessions: McpSessions) -> None:
+    def __init__(self, state: State, calls: Calls, entry: Entry, sessions: McpSessions, peers: Peers) -> None:
         self._state = state
         self._calls = calls
         self._entry = entry
         self.sessions = sessions
+        self._peers = peers
 
     async def post(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         """One JSON-RPC message: a request, a notification, or an answer to a request of ours."""
@@ -52,7 +56,8 @@ class Legacy:
             return self._initialize(rpc_id, params, caller)
         session = self._session(request, caller)
         if method is None or rpc_id is None:
-            self._note(session, message, params)
+            if not self._note(session, message, params):
+                await self._peers.tell(request, raw)
             return web.Response(status=202)
         return await self._dispatch(request, caller, session, rpc_id, str(method), params)
 
@@ -78,16 +83,20 @@ class Legacy:
             raise Refused(404, "there is no such MCP session (any more): send `initialize` again")
         return session
 
-    def _note(self, session: McpSession, message: dict[str, Any], params: dict[str, Any]) -> None:
-        """A notification, or the client's answer to a question of a tool."""
+    def _note(self, session: McpSession, message: dict[str, Any], params: dict[str, Any]) -> bool:
+        """A notification, or the client's answer to a question of a tool. False: its call must be another gateway's."""
         if message.get("method") == "notifications/cancelled":
             task = session.in_flight.get(params.get("requestId"))
-            if task is not None:
-                task.cancel()
+            if task is None:
+                return False
+            task.cancel()
         elif message.get("method") is None:
             waiting = session.waiting.get(message.get("id"))
-            if waiting is not None and not waiting.done():
+            if waiting is None:
+                return False
+            if not waiting.done():
                 waiting.set_result(message)
+        return True
 
     async def _dispatch(
         self,
@@ -169,7 +178,7 @@ class Legacy:
         loop = asyncio.get_running_loop()
         try:
             for key, question in questions.items():
-                number = f"pinnace-{next(_questions)}"
+                number = f"pinnace-{_ours}-{next(_questions)}"
                 pending[key] = (number, loop.create_future())
                 session.waiting[number] = pending[key][1]
                 asked = {
@@ -212,6 +221,7 @@ class Legacy:
     async def delete(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         """The client ends its session."""
         self.sessions.end(self._session(request, caller))
+        await self._peers.tell(request)
         return web.Response(status=200)
 
 

@@ -18,6 +18,8 @@ MAX_SESSIONS = 10_000
 IDLE_SECONDS = 1800.0
 _LONGEST = 86_400.0  # seconds; an older id is not taken over
 _NONCE = 12
+_FACTS = 5
+_MOST_TOLD = 2048  # characters of what the client told at the start that its session's id may hold: it is a header
 
 
 @dataclass(eq=False)
@@ -27,7 +29,7 @@ class McpSession:
     Args:
         id: `Mcp-Session-Id`.
         version: the revision that was negotiated.
-        capabilities, info: as the client gave them; empty after it moved here from another gateway.
+        capabilities, info: as the client gave them.
         in_flight: by JSON-RPC id, the tasks that a `notifications/cancelled` cancels.
         waiting: by JSON-RPC id, the answers that the client owes us.
     """
@@ -50,8 +52,8 @@ class McpSession:
 class McpSessions:
     """At most 10,000; one that was not used for 30 minutes ends, and the longest unused ones when there are more.
 
-    An id is signed with `key` and names the revision, so a session survives its gateway: another one that has the same
-    key takes it over. What it loses is only what the client told at the start.
+    An id is signed with `key`, and holds what the client told at the start: another gateway that has the same key takes
+    the session over, so that it survives its gateway, and each request of it may come to any.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -64,7 +66,10 @@ class McpSessions:
 
     def begin(self, version: str, tenant: str, capabilities: dict[str, Any], info: dict[str, Any]) -> McpSession:
         """A new session."""
-        facts = json.dumps([version, int(time.time()), secrets.token_hex(_NONCE)]).encode()
+        told = [capabilities, info]
+        if len(json.dumps(told)) > _MOST_TOLD:
+            told = [{}, {}]
+        facts = json.dumps([version, int(time.time()), secrets.token_hex(_NONCE), *told]).encode()
         session = McpSession(f"{_text(facts)}.{self._sign(facts, tenant)}", version, capabilities, info)
         self._keep(session)
         return session
@@ -76,10 +81,10 @@ class McpSessions:
             return None
         session = self._sessions.get(session_id)
         if session is None:
-            version, issued = str(facts[0]), float(facts[1])
+            version, issued, _, capabilities, info = facts
             if time.time() - issued > _LONGEST:
                 return None
-            session = McpSession(session_id, version)
+            session = McpSession(session_id, version, capabilities, info)
         session.used = time.monotonic()
         self._keep(session)
         return session
@@ -129,7 +134,7 @@ class McpSessions:
         if not hmac.compare_digest(self._sign(facts, tenant), signature):
             return None
         found = json.loads(facts)  # we signed it, so we made it
-        return found if isinstance(found, list) else None
+        return found if isinstance(found, list) and len(found) == _FACTS else None
 
 
 def _text(data: bytes) -> str:

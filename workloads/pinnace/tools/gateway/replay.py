@@ -39,7 +39,7 @@ class Run:
 
 
 class Recordings:
-    """Recordings of all tenants. They live in S3 below `results.uri`, if there is one, else in this process only."""
+    """Recordings of all tenants. They live in S3, if there is a store, else in this process only."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from pinnace.tools.gateway import http
+from pinnace.tools.gateway.agent import LeaseInvalid
 from pinnace.tools.gateway.auth import Caller
 from pinnace.tools.gateway.errors import AgentUnavailable
 from pinnace.tools.gateway.http import Refused
@@ -39,20 +40,32 @@ class SessionsFront:
                 case "POST", ["sessions"]:
                     return await self._give(request, caller)
                 case "GET", ["sessions"]:
-                    mine = [caller.lease] if caller.lease else self._state.leases.of(caller.tenant)
-                    return http.json_response({"sessions": [each.to_json() for each in mine]})
+                    return await self._list(caller)
                 case "GET", ["sessions", found]:
-                    return http.json_response(self._lease(found, caller).to_json())
+                    return http.json_response((await self._lease(found, caller)).to_json())
                 case "DELETE", ["sessions", found]:
-                    return await self._end(self._lease(found, caller))
+                    return await self._end(await self._lease(found, caller))
                 case "POST", ["sessions", found, "renew" | "reset" | "snapshot" as what]:
-                    return await self._change(request, self._lease(found, caller), what)
+                    return await self._change(request, await self._lease(found, caller), what)
+        except LeaseInvalid as error:
+            raise Refused(400, str(error)) from None
         except AgentUnavailable as error:
             raise Refused(503, f"the sandbox does not do it: {error}", retry_after=1) from None
         raise Refused(404, f"there is no {request.method} {request.path}")
 
-    def _lease(self, lease_id: str, caller: Caller) -> Lease:
-        lease = self._state.leases.by_id(lease_id, caller.tenant)
+    async def _list(self, caller: Caller) -> web.Response:
+        """All of the caller's, those that other gateways gave as well."""
+        leases = self._state.leases
+        if caller.lease is None:
+            await leases.refresh(everything=True)
+        mine = [caller.lease] if caller.lease else leases.of(caller.tenant)
+        return http.json_response({"sessions": [each.to_json() for each in mine]})
+
+    async def _lease(self, lease_id: str, caller: Caller) -> Lease:
+        leases = self._state.leases
+        lease = leases.by_id(lease_id, caller.tenant)
+        if lease is None and await leases.ask(lease_id):
+            lease = leases.by_id(lease_id, caller.tenant)
         if lease is None or (caller.lease is not None and caller.lease is not lease):
             raise Refused(404, f"there is no session {lease_id!r} (any more): POST /sessions gives a new one")
         return lease

@@ -54,8 +54,16 @@ class State:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Replaced each time that the list of tools changes; the old one is set."""
 
+    peers: list[str] = field(default_factory=list)
+    """Base URLs of the other gateways."""
+
     configured: bool = False
     """Whether a document is in force."""
+
+    pod: str = ""
+    """This gateway's own."""
+    port: int = 8080
+    """That gateways listen on."""
 
     def __post_init__(self) -> None:
         self.recordings = Recordings(self.store)
@@ -63,14 +71,16 @@ class State:
         self._sessions: dict[str, Replica] = {}
 
     def unlisted(self) -> list[str]:
-        """Servers that have a replica, but have neither listed their tools yet nor failed to."""
+        """Servers that have a replica, but have neither listed their tools yet nor failed to; sandboxes likewise."""
+        present = [
+            (pool.server.name, group.version) for pool in self.all_pools() for group in pool.groups if group.replicas
+        ]
+        if self.leases.pods:
+            present.append((SESSIONS, ""))
         return sorted(
-            pool.server.name
-            for pool in self.all_pools()
-            for group in pool.groups
-            if group.replicas
-            and group.version not in self.listings.get(pool.server.name, {})
-            and (pool.server.name, group.version) not in self.failures
+            server
+            for server, version in present
+            if version not in self.listings.get(server, {}) and (server, version) not in self.failures
         )
 
     def _want(self) -> None:
@@ -94,7 +104,7 @@ class State:
         """Put a document into force. Calls in flight end where they are."""
         self.configured = True
         self.config = config
-        self.store.uri = config.results.uri
+        self.store.configure(config.results.uri)
         self.budget.percent = config.limits.retry_budget_percent
         shared = {each.name: each for each in config.servers if each.isolation == "Shared"}
         for name in set(self.pools) - set(shared):
@@ -118,6 +128,8 @@ class State:
                 # Until the new versions have been asked, the tools that the old ones had stay: calls wait, none fails.
                 if kept or not self.listings.get(server.name):
                     self.listings[server.name] = kept
+        others = {at: pod for at, pod in endpoints.get(self.config.name, {}).items() if pod != self.pod}
+        self.peers = [*self.config.peers, *(f"http://{_host(address)}:{self.port}" for address in others)]
         sessions = self.config.sessions
         pods: dict[str, str] = {}
         if sessions is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pinnace.storage import S3Settings, S3Uri, Storage
@@ -15,19 +17,31 @@ _INSIST = Insistence(give_up_after=5, cap=1)  # an agent waits for the call mean
 
 
 class NoStore(GatewayError):
-    """`results.uri` is not set, or the storage that it names can't be used."""
+    """There is no storage, or it can't be used."""
 
 
 class Store:
-    """Objects below `results.uri`. Credentials come from the environment (docs/storage.md), once they are needed."""
+    """Objects below `uri`. Credentials come from the environment (docs/storage.md), once they are needed."""
 
     def __init__(self, uri: str = "") -> None:
         self.uri = uri
         self._storage: Storage | None = None
+        self._missing = "set `results.uri`"
+
+    def configure(self, uri: str, environ: Mapping[str, str] = os.environ) -> None:
+        """`uri`; where it is empty, the run's own folder `results`, if the environment names a run and a bucket."""
+        self.uri = uri
+        run = environ.get("PINNACE_RUN_PATH", "")
+        if uri or not run:
+            return
+        try:
+            self.uri = str(S3Settings.from_env(environ).root / run / "results")
+        except StorageError as error:
+            self._missing = str(error)
 
     def _root(self) -> tuple[Storage, S3Uri]:
         if not self.uri:
-            raise NoStore("there is nowhere to store it: set `results.uri` (the ToolSandbox's spec.storage)")
+            raise NoStore(f"there is nowhere to store it: {self._missing}")
         try:
             self._storage = self._storage or Storage(S3Settings.from_env(), insist=_INSIST)
             return self._storage, S3Uri.parse(self.uri)

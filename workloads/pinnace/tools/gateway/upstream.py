@@ -61,6 +61,8 @@ class Upstream:
             skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
             trust_env=False,
         )
+        self.asked: set[Replica] = set()
+        """Replicas with calls in flight that may move, also those that are gone."""
 
     async def close(self) -> None:
         await self.http.close()
@@ -89,6 +91,7 @@ class Upstream:
         scope = asyncio.timeout(within)
         if movable:
             replica.scopes.add(scope)
+            self.asked.add(replica)
         try:
             async with scope, self.http.post(url, data=body, headers=headers) as response:
                 return await _answer(response, emit)
@@ -103,6 +106,8 @@ class Upstream:
             raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, message) from None
         finally:
             replica.scopes.discard(scope)
+            if not replica.scopes:
+                self.asked.discard(replica)
 
 
 async def _answer(response: aiohttp.ClientResponse, emit: Emit | None) -> Message:

@@ -173,7 +173,7 @@ class _Http:
         answered = await mcp.answer(
             await request.read(),
             request.headers,
-            tools=self._tools,
+            tools=[*self._tools, *self._pod.hosted.tools],
             call=lambda name, arguments: self._call(request, name, arguments),
         )
         if answered.body is None:

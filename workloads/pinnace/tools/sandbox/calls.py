@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from pinnace.tools.executor.frames import BadFrame, Message
 from pinnace.tools.outcome import CallError, Outcome, ToolResult
-from pinnace.tools.sandbox import toolset
+from pinnace.tools.sandbox import hosted, toolset
 from pinnace.tools.sandbox.lease import LimitsSpec
 from pinnace.tools.sandbox.link import ExecutorLost
 from pinnace.tools.sandbox.pod import Pod
@@ -37,11 +38,9 @@ class Calls:
 
     def __init__(self, pod: Pod, groups: frozenset[str], *, workspace_bytes: int) -> None:
         self._pod, self._groups, self._workspace_bytes = pod, groups, workspace_bytes
-        self._queued = {"python": 0, "shell": 0, "files": 0}
+        self._queued: Counter[str] = Counter()
 
-    async def call(  # noqa: PLR0911 - each return is an outcome
-        self, name: str, arguments: Mapping[str, Any], *, limits: LimitsSpec, deadline: float
-    ) -> ToolResult:
+    async def call(self, name: str, arguments: Mapping[str, Any], *, limits: LimitsSpec, deadline: float) -> ToolResult:
         """Never raises for what the model or its code did.
 
         Args:
@@ -50,6 +49,10 @@ class Calls:
             limits: of the lease.
             deadline: seconds that the caller will wait.
         """
+        if found := self._pod.hosted.find(name):
+            server, own = found
+            work = self._hosted(server, own, arguments, min(limits.longest_seconds, deadline))
+            return await self._queue(server, work)
         tool = toolset.TOOLS.get(name)
         if tool is None or tool.group not in self._groups:
             return _failed(Outcome.INVALID_ARGUMENTS, f"unknown tool {name!r}; use tools/list")
@@ -59,11 +62,16 @@ class Calls:
             first = error.errors(include_url=False, include_input=False)[0]
             path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
             return ToolResult(Outcome.INVALID_ARGUMENTS, error=CallError(f"{path}: {first['msg']}", path=path))
-        if self._queued[tool.group] >= _QUEUE:
-            return _failed(Outcome.OVERLOADED, f"{_QUEUE} calls wait for this session's {tool.group} already")
-        self._queued[tool.group] += 1
+        return await self._queue(tool.group, self._run(given, limits, deadline))
+
+    async def _queue(self, group: str, work: Coroutine[Any, Any, ToolResult]) -> ToolResult:
+        """`work`, unless too many calls wait for the same already."""
+        if self._queued[group] >= _QUEUE:
+            work.close()
+            return _failed(Outcome.OVERLOADED, f"{_QUEUE} calls wait for this session's {group} already")
+        self._queued[group] += 1
         try:
-            return await self._run(given, limits, deadline)
+            return await work
         except ExecutorLost as error:
             return _failed(Outcome.UNAVAILABLE, str(error))
         except BadFrame as error:
@@ -72,7 +80,16 @@ class Calls:
             # The executor is not trusted: an answer of a shape that it does not give is an answer of somebody else.
             return _failed(Outcome.TOOL_ERROR, "the interpreter's answer was malformed; start it afresh")
         finally:
-            self._queued[tool.group] -= 1
+            self._queued[group] -= 1
+
+    async def _hosted(self, server: str, tool: str, arguments: Mapping[str, Any], seconds: float) -> ToolResult:
+        lease = self._pod.slot.lease
+        if refused := self._pod.hosted.refusal(server, tool, lease.env if lease else ()):
+            return refused
+        reply = await self._pod.call(
+            "server", seconds, server=server, do="call", name=tool, arguments=dict(arguments), seconds=seconds
+        )
+        return hosted.result(reply, server)
 
     async def _run(  # noqa: PLR0911 - a case each
         self, given: toolset.ToolCall, limits: LimitsSpec, deadline: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,9 @@ def sandbox(
     socket: Annotated[Path, typer.Option(help="Where the executor connects")] = Path("/run/sandbox/executor.sock"),
     host: Annotated[str, typer.Option(help="Address to listen on")] = "0.0.0.0",  # noqa: S104 - a pod's address is not known
     port: Annotated[int, typer.Option(help="Port to listen on")] = 8081,
-    servers: Annotated[str, typer.Option(help="Which of python, shell, files to serve")] = "python,shell,files",
+    servers: Annotated[
+        str, typer.Option(help="Which of python, shell, files and the catalogue to serve")
+    ] = "python,shell,files",
     recycle: Annotated[
         str, typer.Option(help="What becomes of the pod after a lease: Restart, Delete, Noop")
     ] = "Restart",
@@ -30,20 +33,26 @@ def sandbox(
     """The trusted agent of a session's pod."""
     from aiohttp import web
 
+    from pinnace.tools.catalogue import CatalogueError
+    from pinnace.tools.catalogue.readiness import INTERNET
     from pinnace.tools.sandbox.app import Key, build
+    from pinnace.tools.sandbox.hosted import Hosted
     from pinnace.tools.sandbox.lease import Recycle, Slot
     from pinnace.tools.sandbox.link import Link
     from pinnace.tools.sandbox.pod import Pod
     from pinnace.tools.sandbox.toolset import GROUPS
 
-    groups = frozenset(servers.split(","))
-    if unknown := groups - set(GROUPS):
-        raise typer.BadParameter(f"--servers knows {', '.join(GROUPS)}, not {', '.join(sorted(unknown))}")
+    names = frozenset(servers.split(","))
+    groups = names & set(GROUPS)
+    try:
+        hosted = Hosted.of(sorted(names - groups), internet=os.environ.get(INTERNET) == "allowed")
+    except CatalogueError as error:
+        raise typer.BadParameter(f"--servers: besides {', '.join(GROUPS)}: {error}") from None
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
     slot = Slot()
     link = Link(socket, uid=executor_uid, on_change=lambda connected: pod.executor_changed(connected))  # noqa: PLW0108 - made below
-    pod = Pod(link, slot, recycle=Recycle(recycle))
+    pod = Pod(link, slot, recycle=Recycle(recycle), hosted=hosted)
     application = build(pod, Key(key), groups=groups, workspace_bytes=workspace_mib * 2**20)
     asyncio.set_event_loop(loop := asyncio.new_event_loop())
     web.run_app(

@@ -42,7 +42,8 @@ class LimitsSpec(_Model):
     processes: Annotated[int, Field(ge=8, le=4096)] = 64
     cpu_seconds: Annotated[int, Field(ge=1, le=86_400)] = 3600
     file_mib: Annotated[int, Field(ge=1, le=1 << 16, alias="fileMiB")] = 128
-    open_files: Annotated[int, Field(ge=32, le=65_536)] = 512
+    open_files: Annotated[int, Field(ge=256, le=65_536)] = 512
+    """At least 256: the shell's own descriptor is number 200."""
     output_kib: Annotated[int, Field(ge=1, le=1024, alias="outputKiB")] = 64
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     longest_seconds: Annotated[float, Field(gt=0, le=3600)] = 600
@@ -72,6 +73,9 @@ class Renewal(_Model):
     expires_at: AwareDatetime
 
 
+_MOST_LOSSES = 3
+
+
 class NotFree(Exception):
     """The pod has another lease, or can't take one now."""
 
@@ -90,6 +94,9 @@ class Slot:
         self.last_used = 0.0
         self.in_flight = 0
         """Calls under way: a lease that works is not idle."""
+        self.losses = 0
+        """How often the executor's container ended. Kubernetes waits longer each time before it starts it again: a pod
+        where that happened three times takes no further lease, and is replaced."""
         self.lost: str | None = None
         """Why the processes of the lease are gone; until a reset, its calls are `unavailable`."""
 
@@ -118,12 +125,14 @@ class Slot:
 
     def freed(self, state: State = State.FREE) -> None:
         """No lease any more."""
-        self.state, self.lease, self.lost = state, None, None
+        worn = state is State.FREE and self.losses >= _MOST_LOSSES
+        self.state, self.lease, self.lost = State.SPENT if worn else state, None, None
 
     def executor_lost(self, why: str) -> None:
         """Every process of the pod ended. A lease stays, so that its owner hears of it before it goes on."""
         if self.state is State.SPENT:
             return
+        self.losses += 1
         if self.lease is not None and self.state is State.ARMED:
             self.lost = why
             return

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from pinnace.tools.executor.frames import Message
+from pinnace.tools.sandbox.hosted import Hosted, NotListed
 from pinnace.tools.sandbox.lease import Lease, NotFree, Recycle, Slot, State
 from pinnace.tools.sandbox.link import ExecutorLost, Link
 
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 _ARM_SECONDS = 15.0
 _CLEAN_SECONDS = 40.0
 _TICK_SECONDS = 0.25
+_LIST_AGAIN = 5.0
 
 
 class NotArmed(Exception):
@@ -26,17 +28,32 @@ class NotArmed(Exception):
 class Pod:
     """What the HTTP side calls."""
 
-    def __init__(self, link: Link, slot: Slot, *, recycle: Recycle) -> None:
+    def __init__(self, link: Link, slot: Slot, *, recycle: Recycle, hosted: Hosted | None = None) -> None:
         self.link, self.slot = link, slot
+        self.hosted = hosted or Hosted({}, internet=False)
         self._recycle = recycle
         self._changing = asyncio.Lock()
+        self._learning: asyncio.Task[None] | None = None
 
     def executor_changed(self, connected: bool) -> None:
         """The link tells of a new executor, or that it lost one."""
         if not connected:
             log.warning("the executor is gone")
             self.slot.executor_lost("the sandbox container ended (out of memory, or its supervisor failed)")
-        elif self.slot.state is State.STARTING and self.slot.lease is None:
+        else:
+            self._learning = asyncio.get_running_loop().create_task(self._learn())
+
+    async def _learn(self) -> None:
+        """The tools of the catalogue's servers, before any code runs that could forge them; then it takes leases."""
+        while not self.hosted.listed:
+            try:
+                await self.hosted.learn(self.link)
+            except ExecutorLost:
+                return  # the next one is asked
+            except NotListed as error:
+                log.error("%s; it is tried again", error)  # noqa: TRY400 - no traceback to tell
+                await asyncio.sleep(_LIST_AGAIN)
+        if self.link.connected and self.slot.state is State.STARTING and self.slot.lease is None:
             self.slot.freed()
 
     async def arm(self, lease: Lease) -> None:

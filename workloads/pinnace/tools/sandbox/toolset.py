@@ -128,12 +128,15 @@ class Grep(ToolCall):
 
 
 class Upload(ToolCall):
-    """Put bytes into a file of the workspace, or unpack them (tar, tar.gz, zip) into a folder."""
+    """Put bytes into a file of the workspace, or unpack them (tar, tar.gz, zip) into a folder. A long file goes in
+    parts: set append for all but the first.
+    """
 
     group = "files"
     path: _Path
     data: Annotated[str, Field(max_length=12_000_000, description="base64, up to 8 MiB of bytes")]
     unpack: bool = False
+    append: bool = False
 
 
 class Download(ToolCall):
@@ -144,6 +147,8 @@ class Download(ToolCall):
     path: _Path
 
 
+SERVER, TOOL = "pinnace.dev/server", "pinnace.dev/tool"
+"""In a tool's `_meta`, for the gateway: where it is, and its own name there, if it is another."""
 GROUPS = ("python", "shell", "files")
 TOOLS: dict[str, type[ToolCall]] = {
     "python": Python,
@@ -175,6 +180,7 @@ def describe(groups: frozenset[str]) -> list[dict[str, Any]]:
                 "idempotentHint": tool.read_only,
                 "openWorldHint": False,
             },
+            "_meta": {SERVER: tool.group},
         }
         for name, tool in TOOLS.items()
         if tool.group in groups

@@ -69,9 +69,26 @@ class Graph:
         return (*self.people, *self.places, *self.companies, *self.events, *self.papers)
 
 
-def build_graph(*, seed: int, size: int) -> Graph:
+def build_islands(*, seed: int, size: int, islands: int) -> tuple[Graph, ...]:
+    """Graphs of together about `size` entities, between which there is no link; no name is used twice."""
+    names = Names(seed)
+    streams = [Rng(seed, "graph"), *(Rng(seed, "graph", number) for number in range(1, islands))]
+    return tuple(_build_graph(names, rng, size // islands) for rng in streams)
+
+
+def joined(islands: tuple[Graph, ...]) -> Graph:
+    """All of them as one."""
+    regions = {name: towns for each in islands for name, towns in each.regions.items()}
+    people = sorted((person for each in islands for person in each.people), key=lambda each: each.number("born"))
+    places, companies, events, papers = (
+        tuple(entity for each in islands for entity in getattr(each, kind))
+        for kind in ("places", "companies", "events", "papers")
+    )
+    return Graph(tuple(people), places, companies, events, papers, regions)
+
+
+def _build_graph(names: Names, rng: Rng, size: int) -> Graph:
     """A graph of about `size` entities (at least 60). Every relation and every value is set for every entity."""
-    names, rng = Names(seed), Rng(seed, "graph")
     regions = [names.region() for _ in range(max(3, size // 250))]
     places = _places(names, rng, regions, max(10, size * 13 // 100))
     people = _people(names, rng, places, max(30, size * 42 // 100))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pinnace.tools.world.blocks import Block, Heading, Link, Paragraph
-from pinnace.tools.world.facts import document_of, region_path, relations_of, values_of
-from pinnace.tools.world.graph import Entity, Kind
+from pinnace.tools.world.blocks import Block, Heading, Link, Links, Paragraph
+from pinnace.tools.world.facts import Relation, document_of, region_path, relations_of, values_of
+from pinnace.tools.world.graph import Entity, Graph, Kind
 from pinnace.tools.world.rng import Rng
 
 # No figure, no name: padding can't contradict a fact, and a search for a fact does not end in it.
@@ -36,9 +36,9 @@ _SECTIONS = {
 }
 
 
-def blocks_of(entity: Entity, seed: int) -> tuple[Block, ...]:
+def blocks_of(entity: Entity, seed: int, length: int = 1) -> tuple[Block, ...]:
     """The body of an entity's page: every relation and every value that stands on it, among sections of padding."""
-    rng = Rng(seed, "prose", entity.path)
+    rng, more = Rng(seed, "prose", entity.path), Rng(seed, "length", entity.path)
     facts = [_related(entity, name) for name in _relation_sentences(entity)]
     facts += [
         Paragraph((value.sentence.format(s=entity.name, v=entity.values[value.name]),))
@@ -53,8 +53,37 @@ def blocks_of(entity: Entity, seed: int) -> tuple[Block, ...]:
         blocks.append(Heading(section))
         for fact in facts[i * share : (i + 1) * share]:
             blocks += [fact, padding(rng)] if rng.chance(60) else [fact]
+            blocks += [padding(more) for _ in range(length - 1)]
         blocks.append(padding(rng))
     return (*blocks, *_references(entity))
+
+
+_NOTES = ("letters about {}", "{} in old newspapers", "recollections of {}", "what is told of {}")
+_IDLE = (
+    *("Much has been written about {}, and little of it agrees.", "Those who ask about {} should look elsewhere."),
+    *("There was once a dispute about {}, which is settled now.", "A whole shelf is devoted to {}; it is not lent."),
+)
+
+
+def note_title(entity: Entity, number: int) -> str:
+    """Title of a page that states no fact."""
+    title = _NOTES[number % len(_NOTES)].format(entity.name)
+    return title[0].upper() + title[1:] + (f", part {number // len(_NOTES) + 1}" if number >= len(_NOTES) else "")
+
+
+def note_blocks(entity: Entity, island: Graph, seed: int, number: int) -> tuple[Block, ...]:
+    """Its body: the words that a search for the entity's facts has, and links that lead away."""
+    rng = Rng(seed, "note", entity.path, number)
+    blocks: list[Block] = [padding(rng)]
+    for relation in relations_of(entity.kind):
+        blocks += [Paragraph((rng.choice(_IDLE).format(_asked_of(relation, entity)),)), padding(rng)]
+    others = island.entities()
+    links = {other.path: Link(other.name, other.path) for other in (rng.choice(others) for _ in range(4))}
+    return (*blocks, Heading("See also"), Links(tuple(links.values())))
+
+
+def _asked_of(relation: Relation, entity: Entity) -> str:
+    return relation.phrase.format(s=entity.name)
 
 
 def padding(rng: Rng) -> Paragraph:

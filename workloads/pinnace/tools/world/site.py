@@ -9,15 +9,16 @@ from functools import cached_property
 from pinnace.tools.world.blocks import Block, Link, Links, Paragraph, Table, to_html, to_plain, to_text
 from pinnace.tools.world.errors import NoSuchPage
 from pinnace.tools.world.facts import region_path, values_of
-from pinnace.tools.world.graph import Entity, Graph, Kind, build_graph
+from pinnace.tools.world.graph import Entity, Graph, Kind, build_islands, joined
 from pinnace.tools.world.pdf import text_pdf
-from pinnace.tools.world.prose import blocks_of, padding, report_lines
+from pinnace.tools.world.prose import blocks_of, note_blocks, note_title, padding, report_lines
 from pinnace.tools.world.rng import Rng
 
 HOST = "world.test"  # RFC 6761 §6.2 keeps .test free of real names
 ORIGIN = f"http://{HOST}"
 _LISTED = 60  # entries on one page of a list
 _SMALLEST = 100
+_MOST_NOISE, _MOST_LENGTH = 20, 50
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,13 @@ class World:
     """A seed's world. Equal seeds and sizes give equal bytes, on every machine."""
 
     seed: int
-    graph: Graph
+    islands: tuple[Graph, ...]
     documents: dict[str, Document] = field(repr=False)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """All islands together."""
+        return joined(self.islands)
 
     @cached_property
     def digest(self) -> str:
@@ -66,17 +72,30 @@ class World:
         return found
 
 
-def build(*, seed: int = 0, pages: int = 3000) -> World:
-    """A world of about `pages` documents (never fewer than 100).
+def build(*, seed: int = 0, pages: int = 3000, islands: int = 3, noise: int = 0, length: int = 1) -> World:
+    """A world.
+
+    Args:
+        seed: what it is made from.
+        pages: about how many documents state its facts; at least 100.
+        islands: parts between which there is no link; fewer where not each would have 100 pages. Scout's splits are
+            islands, so that they have nothing in common.
+        noise: further pages about each entity that use the words of its facts and state none.
+        length: how many paragraphs stand where one would.
 
     Raises:
-        ValueError: `pages` is too small for every kind of question.
+        ValueError: an argument is out of range.
     """
-    if pages < _SMALLEST:
-        raise ValueError(f"a world has at least {_SMALLEST} pages, not {pages}")
+    if pages < _SMALLEST or islands < 1:
+        raise ValueError(f"a world has at least {_SMALLEST} pages and one island, not {pages} and {islands}")
+    if not (0 <= noise <= _MOST_NOISE and 1 <= length <= _MOST_LENGTH):
+        raise ValueError(f"noise is 0 to {_MOST_NOISE}, length 1 to {_MOST_LENGTH}, not {noise} and {length}")
     # A company and a paper have a PDF beside their page, so 100 entities make about 135 documents.
-    graph = build_graph(seed=seed, size=pages * 100 // 135)
-    documents = [_page(entity.path, entity.name, blocks_of(entity, seed)) for entity in graph.entities()]
+    parts = build_islands(seed=seed, size=pages * 100 // 135, islands=min(islands, pages // _SMALLEST))
+    graph = joined(parts)
+    documents = [_page(entity.path, entity.name, blocks_of(entity, seed, length)) for entity in graph.entities()]
+    documents += [_note(entity, part, seed, number) for part in parts for entity in part.entities()
+                  for number in range(noise)]  # fmt: skip
     documents += [
         _report(entity, seed)
         for entity in graph.entities()
@@ -86,7 +105,7 @@ def build(*, seed: int = 0, pages: int = 3000) -> World:
     for kind, entities in zip(Kind, _by_kind(graph), strict=True):
         documents += _lists(kind, entities)
     documents.append(_home(graph))
-    return World(seed, graph, {document.path: document for document in documents})
+    return World(seed, parts, {document.path: document for document in documents})
 
 
 def _by_kind(graph: Graph) -> tuple[tuple[Entity, ...], ...]:
@@ -96,6 +115,11 @@ def _by_kind(graph: Graph) -> tuple[tuple[Entity, ...], ...]:
 def _page(path: str, title: str, blocks: tuple[Block, ...]) -> Document:
     html = to_html(title, blocks)
     return Document(path, title, to_text(title, blocks), to_plain(blocks), html.encode())
+
+
+def _note(entity: Entity, island: Graph, seed: int, number: int) -> Document:
+    title = note_title(entity, number)
+    return _page(f"/notes/{entity.slug}-{number + 1}", title, note_blocks(entity, island, seed, number))
 
 
 def _report(entity: Entity, seed: int) -> Document:

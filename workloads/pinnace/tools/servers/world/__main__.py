@@ -12,9 +12,7 @@ from pydantic import Field
 
 from pinnace.tools.outcome import Outcome
 from pinnace.tools.servers.answer import answered, failed
-from pinnace.tools.world import Index, NoSuchPage, World, build, find, open_page
-
-SEED, PAGES = "PINNACE_WORLD_SEED", "PINNACE_WORLD_PAGES"
+from pinnace.tools.world import Index, NoSuchPage, Settings, World, find, open_page
 
 server = MCPServer("world", version="1")
 READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
@@ -25,7 +23,7 @@ Address = Annotated[str, Field(max_length=500, description="address from a searc
 @cache
 def world() -> World:
     """The world that the environment asks for."""
-    return build(seed=int(os.environ.get(SEED, "0")), pages=int(os.environ.get(PAGES, "3000")))
+    return Settings.from_env(os.environ).build()
 
 
 @cache

@@ -8,16 +8,18 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pinnace_operator.api.base import ApiModel, Rule, matches
-from pinnace_operator.api.fields import DecimalString, decimal_between, whole
 from pydantic import Field
+
+from pinnace_operator.api.base import ApiModel, matches
+from pinnace_operator.api.fields import DecimalString, decimal_between, whole
+from pinnace_operator.api.shared import exactly_one
 
 _SIGNED = r"-?[0-9]{1,9}(\.[0-9]{1,12})?([eE][-+]?[0-9]{1,2})?"
 Signed = Annotated[DecimalString, matches(_SIGNED, 'must be a decimal in quotes, such as "0.5" or "-0.2"')]
+Parameter = Annotated[str, Field(min_length=1, max_length=32)]
+"""A parameter's name, such as weight, density, lambda or t."""
 Share = Annotated[DecimalString, decimal_between("0", "1", 'must be a decimal in quotes from 0 to 1, such as "0.5"')]
-Positive = Annotated[
-    DecimalString, decimal_between("0", "1000000", "must be a decimal in quotes, not below 0", above_low=False)
-]
+Positive = Annotated[DecimalString, decimal_between("0", "1000000", "must be a decimal in quotes, not below 0")]
 
 
 class Rescale(StrEnum):
@@ -212,25 +214,22 @@ class Ramplus(ApiModel):
     """Smaller changes don't count."""
 
 
-MEMBERS = [
-    "linear",
-    "taskArithmetic",
-    "slerp",
-    "nuslerp",
-    "multislerp",
-    "karcher",
-    "ties",
-    "dareLinear",
-    "dareTies",
-    "della",
-    "dellaLinear",
-    "breadcrumbs",
-    "breadcrumbsTies",
-    "modelStock",
-    "sce",
-    "ram",
-    "ramplus",
-]
+_MEMBERS = (
+    "linear", "taskArithmetic", "slerp", "nuslerp", "multislerp", "karcher", "ties", "dareLinear", "dareTies", "della",
+    "dellaLinear", "breadcrumbs", "breadcrumbsTies", "modelStock", "sce", "ram", "ramplus",
+)  # fmt: skip
+
+
+_THINNING = ("ties", "dareLinear", "dareTies", "della", "dellaLinear", "breadcrumbs", "breadcrumbsTies")
+PARAMETERS = {
+    "weight": ("linear", "taskArithmetic", "nuslerp", "multislerp", *_THINNING),
+    "density": _THINNING,
+    "gamma": ("breadcrumbs", "breadcrumbsTies"),
+    "epsilon": ("della", "dellaLinear"),
+}
+"""The parameters of a model, and the methods that have them."""
+WITHOUT_BASE = ("linear", "karcher", "nuslerp", "multislerp")
+"""Methods that work without a base."""
 
 
 class MergeMethod(ApiModel):
@@ -254,18 +253,12 @@ class MergeMethod(ApiModel):
     ram: Ram | None = None
     ramplus: Ramplus | None = None
 
-    rules = (
-        Rule(
-            f"[{', '.join(f'has(self.{member})' for member in MEMBERS)}].exists_one(given, given)",
-            f"method: give exactly one of {', '.join(MEMBERS)}",
-            lambda method: len(method.model_fields_set) == 1 and method.settings is not None,
-        ),
-    )
+    rules = (exactly_one("method", *_MEMBERS),)
 
     @property
     def name(self) -> str:
         """The method's name as mergekit and the papers write it, such as `dare_ties`."""
-        return next(iter(self.model_fields_set))
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
 
     @property
     def settings(self) -> ApiModel:

@@ -8,6 +8,7 @@ from typing import Any
 from pinnace_operator.api.evalstatus import EvalSuiteStatus
 from pinnace_operator.api.merge_status import MergeJobStatus
 from pinnace_operator.api.progress import ProgressReport
+from pinnace_operator.api.rlstatus import RLRunStatus
 from pinnace_operator.api.status import JobStatus
 from pinnace_operator.api.toolsandbox_status import ToolSandboxStatus
 from pinnace_operator.reconcile import registry
@@ -15,7 +16,7 @@ from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Ra
 
 from e2e.simulation.objects import NOW, Object
 
-STATUS: dict[str, type[JobStatus]] = {"MergeJob": MergeJobStatus, "EvalSuite": EvalSuiteStatus}
+STATUS: dict[str, type[JobStatus]] = {"MergeJob": MergeJobStatus, "EvalSuite": EvalSuiteStatus, "RLRun": RLRunStatus}
 
 
 def decide(resource: Object, **facts: Any) -> Plan:

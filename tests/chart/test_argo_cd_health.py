@@ -13,6 +13,7 @@ from e2e.simulation import toolsandbox as tools
 from e2e.simulation.decide import decide
 from e2e.simulation.evalsuite import evalsuite
 from e2e.simulation.objects import OUTPUT, Object, ended, jobset, mergejob, outcome, pod, sftjob, started, waiting
+from e2e.simulation.rlrun import rlrun
 
 SCRIPTS = Path(__file__).parents[2] / "charts" / "pinnace" / "argocd"
 DONE = ended(0, message=outcome(0, "Completed", output=OUTPUT))
@@ -77,6 +78,9 @@ CASES: list[tuple[str, Object, str, str]] = [
     ("a suite starts", reconciled(evalsuite()), "Progressing", "Starting"),
     ("a suite waits", reconciled(evalsuite(toolSandbox={"name": "tools"})), "Progressing", "ToolSandbox/tools"),
     ("a suite can't work", reconciled(evalsuite(nonsense=1)), "Degraded", "InvalidSpec"),
+    ("a run starts", reconciled(rlrun()), "Progressing", "Starting"),
+    ("a run is suspended", reconciled(rlrun(suspend=True)), "Suspended", "Set it to false"),
+    ("a run can't work", reconciled(rlrun(nonsense=1)), "Degraded", "InvalidSpec"),
     ("tools without status", tools.toolsandbox(), "Progressing", "operator"),
     ("tools of an old generation", tools.toolsandbox(status=OLD), "Progressing", "generation 1"),
     ("tools start", reconciled(tools.toolsandbox()), "Progressing", "Starting"),

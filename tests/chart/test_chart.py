@@ -56,7 +56,7 @@ def test_lint_finds_nothing() -> None:
 
 def test_the_default_installation(render: Render) -> None:
     assert render().kinds() == [
-        "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", *4 * ["CustomResourceDefinition"],
+        "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", *5 * ["CustomResourceDefinition"],
         "Deployment", "NetworkPolicy", "Role", "RoleBinding", "Service", "ServiceAccount",
     ]  # fmt: skip
 
@@ -105,6 +105,7 @@ def test_the_operator_has_no_more_rights_than_it_needs(render: Render, namespace
             ("pinnace.dev", "mergejobs"), ("pinnace.dev", "mergejobs/status"), ("pinnace.dev", "mergejobs/finalizers"),
             ("pinnace.dev", "evalsuites"), ("pinnace.dev", "evalsuites/status"),
             ("pinnace.dev", "evalsuites/finalizers"),
+            ("pinnace.dev", "rlruns"), ("pinnace.dev", "rlruns/status"), ("pinnace.dev", "rlruns/finalizers"),
             ("pinnace.dev", "toolsandboxes/status"), ("pinnace.dev", "toolsandboxes/finalizers"),
             ("jobset.x-k8s.io", "jobsets"), ("", "events"), ("", "pods"), ("apps", "deployments"), ("", "services"),
             ("", "configmaps"), ("", "serviceaccounts"), ("", "secrets"),
@@ -113,7 +114,9 @@ def test_the_operator_has_no_more_rights_than_it_needs(render: Render, namespace
         }  # fmt: skip
         assert {each[3] for each in granted if each[1] == "secrets"} == {"create"}, "Secrets are never read"
         assert {each[3] for each in granted if each[1] == "pods"} == {"get", "list", "watch", "delete"}
-        ours = {each for each in granted if each[1] in ("evalsuites", "mergejobs", "sftjobs", "toolsandboxes")}
+        ours = {
+            each for each in granted if each[1] in ("evalsuites", "mergejobs", "rlruns", "sftjobs", "toolsandboxes")
+        }
         assert not {each for each in ours if each[3] in ("create", "update", "delete")}
         forbidden = {"pods/exec", "pods/log", "clusterroles", "clusterrolebindings", "nodes"}
         assert not {each for each in granted if each[1] in forbidden or each[3] in ("escalate", "bind", "impersonate")}

@@ -27,6 +27,7 @@ from e2e.simulation.objects import (
     started,
     waiting,
 )
+from e2e.simulation.rlrun import rlrun
 from e2e.simulation.world import CRASH, PERMANENT, World
 
 STEPS: dict[str, Any] = {
@@ -151,10 +152,10 @@ jobsets = st.none() | st.builds(
 )  # fmt: skip
 jobs = st.builds(
     lambda kind, status, model, meta, **spec: kind(
-        status=status, meta=meta, **({"model" if kind is sftjob else "base": model} if model else {}),
+        status=status, meta=meta, **({"base" if kind is mergejob else "model": model} if model else {}),
         **{name: value for name, value in spec.items() if value is not None},
     ),
-    st.sampled_from([sftjob, mergejob]),
+    st.sampled_from([sftjob, mergejob, rlrun]),
     statuses,
     st.none() | st.just({"from": {"kind": "SFTJob", "name": "first"}}),
     st.sampled_from([{}, {"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["pinnace.dev/delete-artifacts"]}]),

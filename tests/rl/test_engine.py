@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from pinnace.rl.engine.export import export
 from pinnace.rl.engine.policy import Policy, chunked_logprobs
 from pinnace.rl.engine.protocol import NotFinite, OptimizerParameters
 from pinnace.rl.engine.torch_engine import TorchEngine
@@ -154,7 +155,7 @@ def zero(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     assert [rank.returncode for rank in ranks] == [0, 0], outputs[0][-3000:]
     first, second = (json.loads((out / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second  # every rank gets the same answer
-    yield first
+    yield {**first, "folder": out}
 
 
 def expected(directory: Path) -> tuple[list[tuple[float, ...]], dict[str, Any], list[float], list[tuple[float, ...]]]:
@@ -180,3 +181,33 @@ def test_every_zero_stage_on_two_ranks_equals_plain_torch(directory: Path, zero:
     assert zero[stage]["loss"] == pytest.approx(loss["loss"], abs=1e-5)
     assert zero[stage]["norms"] == pytest.approx(norms, rel=1e-3)
     assert flat(zero[stage]["after"]) == pytest.approx(flat(after), abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["0", "1", "2", "3"])
+def test_every_zero_stage_goes_on_from_its_checkpoint_as_if_it_had_not_ended(zero: dict[str, Any], stage: str) -> None:
+    assert flat(zero[stage]["resumed"]) == pytest.approx(flat(zero[stage]["went_on"]), abs=1e-6)
+    assert flat(zero[stage]["resumed"]) != flat(zero[stage]["after"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["0", "3"])
+def test_what_zero_exports_is_what_it_trained(zero: dict[str, Any], stage: str) -> None:
+    exported = TorchEngine(Policy(load(zero["folder"] / f"model-{stage}")), token_budget=64)
+    assert flat(exported.logprobs(batch())) == pytest.approx(flat(zero[stage]["after"]), abs=1e-5)
+    assert exported.next_logprobs((5, 6, 7)) == pytest.approx(zero[stage]["next"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_large_model_is_exported_in_shards_that_transformers_loads(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pinnace.rl.engine.export.SHARD_BYTES", 300_000)
+    engine = TorchEngine(Policy(load(directory)), token_budget=500)
+    engine.accumulate(random_samples(2), LOSSES["grpo"])
+    engine.apply(STEP)
+    export(engine, directory, tmp_path)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    assert {path.name for path in directory.iterdir()} - {"model.safetensors"} <= {p.name for p in tmp_path.iterdir()}
+    again = TorchEngine(Policy(load(tmp_path)), token_budget=500)
+    assert again.logprobs(random_samples(3)) == engine.logprobs(random_samples(3))

@@ -11,7 +11,7 @@ import typer
 
 PLUGINS = "pinnace.commands"
 BUILTIN = {
-    "rl": ("pinnace.rl.cli:app", "Reinforcement learning: memory plans."),
+    "rl": ("pinnace.rl.cli:app", "Reinforcement learning: run it, its processes, memory plans."),
     "sft": ("pinnace.sft.cli:app", "Supervised fine-tuning: what runs in an SFTJob's pods."),
     "eval": ("pinnace.evals.cli:app", "Evaluate an agent on benchmarks: run, grade, compare, report."),
     "merge": ("pinnace.merge.cli:app", "Merge models in parameter space, by a configuration."),

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 TERMINATION_LOG = Path("/dev/termination-log")
 _SECRETS = (
     "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "HF_TOKEN", "PINNACE_MODEL_API_KEY",
-    "PINNACE_JUDGE_API_KEY", "PINNACE_TOOLS_TOKEN",
+    "PINNACE_JUDGE_API_KEY", "PINNACE_TOOLS_TOKEN", "PINNACE_RL_KEY",
 )  # fmt: skip
 _CRASHED = 1  # any code that is not in ExitCode: the operator restarts and counts it
 

@@ -23,17 +23,17 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "pinnace.rules" -}}
 # patch is for metadata.finalizers (deletionPolicy: Delete); the spec is never written.
 - apiGroups: [pinnace.dev]
-  resources: [evalsuites, mergejobs, sftjobs]
+  resources: [evalsuites, mergejobs, rlruns, sftjobs]
   verbs: [get, list, watch, patch]
 - apiGroups: [pinnace.dev]
   resources: [toolsandboxes]
   verbs: [get, list, watch]
 - apiGroups: [pinnace.dev]
-  resources: [evalsuites/status, mergejobs/status, sftjobs/status, toolsandboxes/status]
+  resources: [evalsuites/status, mergejobs/status, rlruns/status, sftjobs/status, toolsandboxes/status]
   verbs: [patch]
 # Owner references that block deletion need this where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [pinnace.dev]
-  resources: [evalsuites/finalizers, mergejobs/finalizers, sftjobs/finalizers, toolsandboxes/finalizers]
+  resources: [evalsuites/finalizers, mergejobs/finalizers, rlruns/finalizers, sftjobs/finalizers, toolsandboxes/finalizers]
   verbs: [update]
 - apiGroups: [jobset.x-k8s.io]
   resources: [jobsets]

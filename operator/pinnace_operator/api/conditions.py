@@ -88,6 +88,7 @@ class Reason(StrEnum):
     WORKER_FAILED = "WorkerFailed"
     ROLLOUT_FAILED = "RolloutFailed"
     SAMPLER_FAILED = "SamplerFailed"
+    COORDINATOR_FAILED = "CoordinatorFailed"
     SHARD_FAILED = "ShardFailed"
     JUDGE_UNAVAILABLE = "JudgeUnavailable"
     OUTPUT_MISSING = "OutputMissing"
@@ -223,6 +224,10 @@ REASONS: dict[Reason, ReasonDoc] = {
     ),
     Reason.SAMPLER_FAILED: ReasonDoc(
         "A sampler ended with an error.", "read status.lastFailure.logTail and the sampler's log"
+    ),
+    Reason.COORDINATOR_FAILED: ReasonDoc(
+        "The coordinator or the proxy of a run ended with an error.",
+        "read status.lastFailure.logTail and the pod's log",
     ),
     Reason.SHARD_FAILED: ReasonDoc(
         "A shard of the evaluation failed too often.", "read status.lastFailure; other shards' records stay"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pinnace_operator.api.base import ApiModel, Rule
 from pinnace_operator.api.evalsuite import EvalSuite
 from pinnace_operator.api.merge import MergeJob
+from pinnace_operator.api.rlrun import RLRun
 from pinnace_operator.api.sft import SFTJob
 from pinnace_operator.api.toolsandbox import ToolSandbox
 
@@ -62,6 +63,16 @@ EVAL_COLUMNS = (
     Column("Done", ".status.progress.step", "integer", wide=True, description="Attempts that have ended"),
     Column("Eta", ".status.progress.etaSeconds", "integer", wide=True, description="Seconds until the end"),
     Column("Report", ".status.output.uri", wide=True, description="Where the report is"),
+)
+
+RL_COLUMNS = (
+    *(each for each in JOB_COLUMNS if each.name in {"State", "Progress"}),
+    Column("Reward", ".status.reward", description="Mean reward of the last step's attempts"),
+    *(each for each in JOB_COLUMNS if each.name in {"Reason", "Queue", "Age", "Step"}),
+    Column("Policy", ".status.policyVersion", "integer", wide=True, description="Version of the published weights"),
+    Column("Staleness", ".status.staleness", wide=True, description="Mean age of the last step's tokens in versions"),
+    Column("Servers", ".status.rollout.ready", "integer", wide=True, description="Rollout servers that serve"),
+    *(each for each in JOB_COLUMNS if each.name in {"Restarts", "Output"}),
 )
 
 SANDBOX_COLUMNS = (
@@ -186,6 +197,36 @@ KINDS = (
             "backoffLimit",
         ),
         columns=EVAL_COLUMNS,
+    ),
+    Kind(
+        RLRun,
+        plural="rlruns",
+        short_names=("rlr",),
+        immutable=(
+            "model",
+            "tasks",
+            "agent",
+            "toolSandbox",
+            "reward",
+            "steps",
+            "contextTokens",
+            "turnTokens",
+            "temperature",
+            "seed",
+            "schedule",
+            "signal",
+            "loss",
+            "optimizer",
+            "rollout",
+            "sampler",
+            "control",
+            "trainer",
+            "checkpoint",
+            "storage",
+            "queueName",
+            "backoffLimit",
+        ),
+        columns=RL_COLUMNS,
     ),
     Kind(
         ToolSandbox,

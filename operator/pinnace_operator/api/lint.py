@@ -19,6 +19,7 @@ BOOLEANS = {
     "spec.suspend": "the convention of Job, JobSet and Kueue",
     "spec.training.packing": "on or off, as in every trainer; a third way is not in sight",
     "spec.training.gradientCheckpointing": "on or off, as in every trainer",
+    "spec.trainer.gradientCheckpointing": "on or off, as in every trainer",
     "spec.tracking.tensorboard": "on or off; settings would be an object beside it",
     **dict.fromkeys(
         (

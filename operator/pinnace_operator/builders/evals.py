@@ -8,7 +8,6 @@ from typing import Any
 from pinnace_operator.api.evalengine import Server
 from pinnace_operator.api.evalsuite import EvalSuiteSpec
 from pinnace_operator.api.fields import quantity_value
-from pinnace_operator.api.outcome import PERMANENT_EXIT_CODES, ExitCode
 from pinnace_operator.api.pod import Device
 from pinnace_operator.api.shared import ModelSource
 from pinnace_operator.builders import environment, jobset, pod
@@ -43,24 +42,23 @@ def evaluation(
     """
     known = [*env, *_keys(spec, tools)]
     check, worker = (_agent_template(identity, spec, known, images, role=role) for role in (PREFLIGHT, WORKER))
-    roles = [jobset.Role(name=PREFLIGHT, job=_job(identity, PREFLIGHT, check, backoffLimit=spec.backoff_limit))]
+    checked = jobset.repeated_job(identity, PREFLIGHT, check, backoffLimit=spec.backoff_limit)
+    roles = [jobset.Role(name=PREFLIGHT, job=checked)]
     server = spec.engine.server
     if server:
         template = _rollout_template(identity, spec, server, env, images)
         failures = spec.backoff_limit * server.replicas
-        job = _job(identity, ROLLOUT, template, nodes=server.replicas, backoffLimit=failures)
+        job = jobset.repeated_job(identity, ROLLOUT, template, nodes=server.replicas, backoffLimit=failures)
         roles.append(jobset.Role(name=ROLLOUT, job=job, after=PREFLIGHT, status="Complete"))
-    shards = _job(
+    shards = jobset.repeated_job(
         identity, WORKER, worker, nodes=spec.shards, backoffLimitPerIndex=spec.backoff_limit,
         # A shard ends well when all attempts have ended, whoever made them. So the first one to do so speaks for all.
         successPolicy={"rules": [{"succeededCount": 1}]},
     )  # fmt: skip
     last = roles[-1].name
     roles.append(jobset.Role(name=WORKER, job=shards, after=last, status="Ready" if last == ROLLOUT else "Complete"))
-    # Each role repeats its own pods as often as it may; a role that gave up would only do so again.
-    policy = {"maxRestarts": 0, "rules": [{"name": "gaveUp", "action": "FailJobSet"}]}
     return jobset.of_roles(
-        identity, roles, main=WORKER, failure_policy=policy, budget=budget, queue=spec.queue_name
+        identity, roles, main=WORKER, failure_policy=jobset.GAVE_UP, budget=budget, queue=spec.queue_name
     )  # fmt: skip
 
 
@@ -148,20 +146,6 @@ def _server_environment(server: Server) -> Env:
         threads = max(1, int(quantity_value(limits.get("cpu", 1))))
         env += [environment.plain("OMP_NUM_THREADS", str(threads)), environment.plain("VLLM_CPU_KVCACHE_SPACE", "1")]
     return env
-
-
-def _job(identity: Identity, role: str, template: dict[str, Any], *, nodes: int = 1, **policy: Any) -> dict[str, Any]:
-    """A Job that repeats its pods itself. Ends that another try can't change end it, evictions count for nothing."""
-    spec = {
-        "completionMode": "Indexed", "parallelism": nodes, "completions": nodes, "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {"rules": [
-            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(PERMANENT_EXIT_CODES)}},
-            {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [int(ExitCode.CHECKPOINTED)]}},
-            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        ]},
-        "template": template, **policy,
-    }  # fmt: skip
-    return {"metadata": {"labels": identity.labels(role)}, "spec": spec}
 
 
 def _addresses(identity: Identity, spec: EvalSuiteSpec) -> Env:

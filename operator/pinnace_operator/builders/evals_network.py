@@ -7,7 +7,7 @@ from typing import Any
 from pinnace_operator.api.evalsuite import EvalSuiteSpec
 from pinnace_operator.builders.evals import PORT, PREFLIGHT, ROLLOUT, WORKER
 from pinnace_operator.builders.identity import KIND, NAME, ROLE, Identity
-from pinnace_operator.builders.networkpolicy import DNS, policy, tcp, to_pods
+from pinnace_operator.builders.networkpolicy import DNS, anywhere, policy, tcp, to_pods
 from pinnace_operator.builders.toolsandbox import GATEWAY, GATEWAY_PORT, port_of
 from pinnace_operator.builders.workload import selector
 
@@ -33,7 +33,7 @@ def policies(identity: Identity, spec: EvalSuiteSpec, *, storage: str, operator:
     ]  # fmt: skip
     if spec.engine.server:
         shards = {"from": [{"podSelector": {"matchLabels": selector(identity, WORKER)}}], "ports": tcp([PORT])}
-        out = [DNS, _anywhere(s3, [*hub])]
+        out = [DNS, anywhere(s3, [*hub])]
         made.append(
             policy(identity, f"{identity.name}-{ROLLOUT}", identity.labels(ROLLOUT), selector(identity, ROLLOUT),
                    [shards], out)
@@ -50,16 +50,9 @@ def _reached(identity: Identity, spec: EvalSuiteSpec, s3: int | None, operator: 
     found = [
         DNS,
         to_pods(selector(identity, ROLLOUT), [PORT]),
-        _anywhere(s3, [*ports, *hub, *([operator] if operator else []), *([] if "://" in tokenizer else [_HTTPS])]),
+        anywhere(s3, [*ports, *hub, *([operator] if operator else []), *([] if "://" in tokenizer else [_HTTPS])]),
     ]
     if spec.tool_sandbox:
         gateway = {KIND: "ToolSandbox", NAME: spec.tool_sandbox.name, ROLE: GATEWAY}
         found.append(to_pods(gateway, [GATEWAY_PORT]))
     return found
-
-
-def _anywhere(s3: int | None, ports: list[int]) -> Object:
-    """All TCP where only the namespace's Secret knows where S3 is: these pods run our own code."""
-    if s3 is None:
-        return {"ports": [{"protocol": "TCP"}]}
-    return {"ports": tcp(sorted({s3, *ports}))}

@@ -158,5 +158,28 @@ def job_template(identity: Identity, role: str, nodes: int, pod_template: dict[s
     }
 
 
+def repeated_job(
+    identity: Identity, role: str, pod_template: dict[str, Any], *, nodes: int = 1, **policy: Any
+) -> dict[str, Any]:
+    """An Indexed Job that repeats its pods itself, one by one: what is lost in it concerns no other role.
+
+    Ends that another try can't change end it; evictions and checkpoints on request count for nothing.
+    """
+    spec = {
+        "completionMode": "Indexed", "parallelism": nodes, "completions": nodes, "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": [
+            _fail_on_exit_codes(list(PERMANENT_EXIT_CODES)),
+            {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [int(ExitCode.CHECKPOINTED)]}},
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        ]},
+        "template": pod_template, **policy,
+    }  # fmt: skip
+    return {"metadata": {"labels": identity.labels(role)}, "spec": spec}
+
+
+GAVE_UP: dict[str, Any] = {"maxRestarts": 0, "rules": [{"name": "gaveUp", "action": "FailJobSet"}]}
+"""Failure policy of roles that repeat their own pods: a role that gave up would only do so again."""
+
+
 def _fail_on_exit_codes(codes: list[int]) -> dict[str, Any]:
     return {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(codes)}}

@@ -124,6 +124,14 @@ def _anywhere(spec: ToolSandboxSpec, installation: Installation) -> Object:
     return {"ports": tcp(sorted({s3, *installation.gateway_egress_ports, *([operator] if operator else [])}))}
 
 
+def anywhere(s3: int | None, ports: Iterable[int]) -> Object:
+    """These ports outside the cluster, and S3's. All TCP where only the namespace's Secret knows where S3 is: the pods
+    run our own code."""
+    if s3 is None:
+        return {"ports": [{"protocol": "TCP"}]}
+    return {"ports": tcp(sorted({s3, *ports}))}
+
+
 def _allowed(rules: Iterable[EgressRule]) -> list[Object]:
     found = []
     for rule in rules:

@@ -32,7 +32,10 @@ _OVERLAY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container, or with `init` one that must end well before the others start."""
+    """A container, or with `init` one that must end well before the others start.
+
+    A `sidecar` starts after those before it, is started again whenever it ends, and ends with the others.
+    """
 
     name: str
     image: str
@@ -40,8 +43,14 @@ class Container:
     resources: dict[str, Any]
     env: tuple[dict[str, Any], ...]
     init: bool = False
+    sidecar: bool = False
     port: int | None = None
     """Where it serves OpenAI's API: it is ready once it lists its models there."""
+
+    @property
+    def beside(self) -> bool:
+        """Whether it stands among the pod's init containers."""
+        return self.init or self.sidecar
 
 
 def template(
@@ -64,8 +73,8 @@ def template(
     claims = [{"name": each["name"]} for each in extra.get("resourceClaims", ())]
     built = [_container(each, extra.get("env", ()), names, claims, pull_policy) for each in containers]
     spec = {
-        "initContainers": [one for one, each in zip(built, containers, strict=True) if each.init],
-        "containers": [one for one, each in zip(built, containers, strict=True) if not each.init],
+        "initContainers": [one for one, each in zip(built, containers, strict=True) if each.beside],
+        "containers": [one for one, each in zip(built, containers, strict=True) if not each.beside],
         # podFailurePolicy needs Never; a failed container ends its attempt and the whole gang starts anew.
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": overlay.termination_grace_period_seconds,
@@ -90,7 +99,7 @@ def template(
 
 
 def _main(containers: Sequence[Container]) -> str:
-    return next(each.name for each in containers if not each.init)
+    return next(each.name for each in containers if not each.beside)
 
 
 def _container(
@@ -100,12 +109,13 @@ def _container(
     claims: list[dict[str, Any]],
     pull_policy: str,
 ) -> dict[str, Any]:
-    resources = {**container.resources, **({"claims": claims} if claims and not container.init else {})}
+    resources = {**container.resources, **({"claims": claims} if claims and not container.beside else {})}
     return {
         "name": container.name,
         "image": container.image,
         "imagePullPolicy": pull_policy,
         "command": list(container.command),
+        **({"restartPolicy": "Always"} if container.sidecar else {}),
         "env": environment.merged(container.env, users_env),
         "resources": resources,
         "securityContext": {

@@ -38,6 +38,7 @@ def decide(type_: JobType, resource: Raw, observed: Observed) -> Plan:
         status=after.to_manifest(),
         children=found.children,
         prune=found.prune,
+        secrets=type_.secrets(identity) if found.children else (),
         events=events.between(before, after, observed.progress),
         requeue_after=found.requeue_after,
         finalizer=finalizer,

@@ -14,20 +14,17 @@ from pinnace_operator.api.evalresult import BenchmarkResult
 from pinnace_operator.api.evalstatus import EvalSuiteStatus
 from pinnace_operator.api.evalsuite import EvalSuite, EvalSuiteSpec
 from pinnace_operator.api.status import InputRef
-from pinnace_operator.api.toolgateway import AuthMode
-from pinnace_operator.api.toolsandbox import ToolSandbox
 from pinnace_operator.builders import evals, evals_network
 from pinnace_operator.builders.identity import ROLE, Identity
 from pinnace_operator.builders.jobset import Budget
-from pinnace_operator.builders.toolsandbox import Names
-from pinnace_operator.reconcile import pods, upstream
+from pinnace_operator.reconcile import pods, tools, upstream
 from pinnace_operator.reconcile.decide import decide
 from pinnace_operator.reconcile.job import Job, JobType, Models
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Raw
 from pinnace_operator.reconcile.pod_environment import images, variables
 from pinnace_operator.reconcile.upstream import Missing, Need
 
-SANDBOX, SUITE = "ToolSandbox", "EvalSuite"
+SUITE = "EvalSuite"
 REMEDIES = {
     Reason.INVALID_DATA: "accept the dataset's terms and set hubSecretName, give a copy by benchmarks[].source, or "
     "correct revision or checksum, and create the suite again",
@@ -47,9 +44,8 @@ def reconcile(resource: Raw, observed: Observed) -> Plan:
 def references(resource: Raw) -> tuple[tuple[str, str], ...]:
     """(kind, name) of the model's job, the ToolSandbox and the suites to compare with."""
     spec = resource.get("spec") or {}
-    sandbox = (spec.get("toolSandbox") or {}).get("name")
     others = [(SUITE, str(each)) for each in spec.get("compareTo") or ()]
-    return (*upstream.references([spec.get("model")]), *([(SANDBOX, str(sandbox))] if sandbox else []), *others)
+    return (*upstream.references([spec.get("model")]), *tools.references(spec.get("toolSandbox")), *others)
 
 
 def _parse(resource: Raw) -> EvalSuiteSpec:
@@ -76,31 +72,8 @@ def _needs(job: Job) -> tuple[Need | Missing, ...]:
     spec: EvalSuiteSpec = job.spec  # type: ignore[assignment]  # of this kind's jobs
     seen = job.observed.upstreams
     sandbox = spec.tool_sandbox
-    tools = [_sandbox(sandbox.name, sandbox.tenant, seen.get((SANDBOX, sandbox.name)))] if sandbox else []
-    return (*tools, *(_other(job, name, seen.get((SUITE, name))) for name in spec.compare_to))
-
-
-def _sandbox(name: str, tenant: str, found: Raw | None) -> Need | Missing:
-    """Where the tools are, once they can be called."""
-    what = f"{SANDBOX}/{name}"
-    if found is None:
-        return _wait(f"Waits for {what}, which does not exist yet: create it in this namespace")
-    try:
-        sandbox = ToolSandbox.from_manifest(dict(found))
-    except ValidationError:
-        return _wait(f"Waits for {what}, which this operator can't read")
-    ready = next((each for each in sandbox.status.conditions if each.type is ConditionType.READY), None)
-    if ready is None or ready.status != "True" or not sandbox.status.endpoint:
-        why = f": {ready.reason}: {ready.message}" if ready else ""
-        return _wait(f"Waits until {what} is Ready{why}")
-    auth = sandbox.spec.gateway.auth
-    if auth.mode is not AuthMode.TOKEN:
-        return _wait(
-            f"Waits for {what}, whose gateway admits service accounts only: set gateway.auth.mode there to Token"
-        )
-    secret = auth.secret_name or Names(name).tokens
-    address = {"uri": sandbox.status.endpoint, "secretName": secret, "key": tenant}
-    return Need("toolSandbox", address, InputRef(ref=f"toolSandbox: {what}", uri=sandbox.status.endpoint))
+    needed = [tools.sandbox(sandbox.name, sandbox.tenant, seen)] if sandbox else []
+    return (*needed, *(_other(job, name, seen.get((SUITE, name))) for name in spec.compare_to))
 
 
 def _other(job: Job, name: str, found: Raw | None) -> Need | Missing:
@@ -110,11 +83,11 @@ def _other(job: Job, name: str, found: Raw | None) -> Need | Missing:
     if pinned:
         return Need(field, {"uri": pinned.uri, "digest": pinned.digest}, pinned)
     if found is None:
-        return _wait(f"Waits for {what}, which does not exist yet: create it in this namespace")
+        return tools.wait(f"Waits for {what}, which does not exist yet: create it in this namespace")
     try:
         status = EvalSuiteStatus.from_manifest(dict(found.get("status") or {}))
     except ValidationError:
-        return _wait(f"Waits for {what}, whose status this operator can't read")
+        return tools.wait(f"Waits for {what}, whose status this operator can't read")
     if is_true(status.conditions, ConditionType.COMPLETE) and status.output:
         ref = InputRef(ref=f"compareTo: {what}", uri=status.output.uri, digest=status.output.digest)
         return Need(field, {"uri": ref.uri, "digest": ref.digest}, ref)
@@ -122,11 +95,7 @@ def _other(job: Job, name: str, found: Raw | None) -> Need | Missing:
         fact = f"{what} failed and has no report"
         remedy = "repair it, or leave it out of compareTo, and create the suite again"
         return Missing(Reason.INPUT_FAILED, explain(Reason.INPUT_FAILED, fact, remedy=remedy))
-    return _wait(f"Waits for the report of {what}, which is {status.state}")
-
-
-def _wait(message: str) -> Missing:
-    return Missing(Reason.WAITING_FOR_INPUT, f"{message.rstrip('.')}.")
+    return tools.wait(f"Waits for the report of {what}, which is {status.state}")
 
 
 def _build(

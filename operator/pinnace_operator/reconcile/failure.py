@@ -25,11 +25,14 @@ def latest(
     spec: Raw,
     crashed: Callable[[str], Reason],
     remedies: Mapping[Reason, str] = MappingProxyType({}),
+    *,
+    peers: bool = False,
 ) -> LastFailure | None:
     """The failure that explains the newest failed attempt, or None.
 
     In a gang one failure makes others: peers lose their connection, or are killed when the attempt ends. So permanent
-    failures come first, then what pods say of themselves or the kernel did to them, then the earliest.
+    failures come first, then what pods say of themselves or the kernel did to them, then the earliest. Pods that are
+    repeated one by one (`peers`) fail each for itself: after permanent failures, the newest explains most.
 
     Args:
         pods: of all attempts that are still visible.
@@ -40,6 +43,9 @@ def latest(
     found = [each for pod in pods for each in _of(pod, spec, crashed, remedies)]
     if not found:
         return None
+    if peers:
+        _, _, failure = max(found, key=lambda each: (each[1] == 0, each[2].time, each[2].pod))
+        return failure
     newest = max(restart for restart, _, _ in found)
     _, _, failure = min(
         (each for each in found if each[0] == newest), key=lambda each: (each[1], each[2].time, each[2].pod)

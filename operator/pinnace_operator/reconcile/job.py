@@ -18,7 +18,7 @@ from pinnace_operator.builders.images import Images
 from pinnace_operator.builders.jobset import Budget
 from pinnace_operator.reconcile import clock, failure
 from pinnace_operator.reconcile.jobset import JobSet
-from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Raw
+from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Raw, SecretRequest
 from pinnace_operator.reconcile.pods import Pod, read
 from pinnace_operator.reconcile.upstream import Missing, Need
 
@@ -58,6 +58,10 @@ class JobType:
     """What it needs before it can start besides models."""
     beside: Callable[[Identity, Any, OperatorSettings], tuple[dict[str, Any], ...]] = lambda *_: ()
     """Objects that must be there before the JobSet."""
+    secrets: Callable[[Identity], tuple[SecretRequest, ...]] = lambda _: ()
+    """Keys of its own that its pods share."""
+    others: tuple[str, ...] = ()
+    """Containers of other roles, of each of which one must run for the job to run."""
     starting: Callable[[Job], str] = lambda _: ""
     """What a start that takes its time is at, for people; empty: the usual words."""
     crashes: Mapping[str, Reason] = field(default_factory=dict)
@@ -117,7 +121,7 @@ class Job:
         """The latest one, also when its pod is gone."""
         role = {"resources": self.type.pod_resources(self.spec)}
         crashed = lambda name: self.type.crashes.get(name, self.type.crashed)  # noqa: E731
-        seen = failure.latest(self.pods, role, crashed, self.type.remedies)
+        seen = failure.latest(self.pods, role, crashed, self.type.remedies, peers=self.type.peers)
         known = self.before.last_failure
         return seen if seen and (known is None or seen.time >= known.time) else known
 

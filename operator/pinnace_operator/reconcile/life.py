@@ -175,7 +175,8 @@ def _working(job: Job) -> Situation:
     deadline = job.spec.active_deadline_seconds
     left = deadline - job.active_seconds if deadline and job.before.start_time else None
     at_work = [pod for pod in job.gang if pod.at_work(job.type.role)]
-    if len(at_work) < job.type.nodes(job.spec):
+    missing = [name for name in job.type.others if not any(pod.at_work(name) for pod in job.gang)]
+    if len(at_work) < job.type.nodes(job.spec) or missing:
         found = _starting(job)
         again = min((each for each in (found.requeue_after, left) if each), default=None)
     else:

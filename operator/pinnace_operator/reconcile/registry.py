@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pinnace_operator.reconcile import evals, merge, sft, toolsandbox
+from pinnace_operator.reconcile import evals, merge, rl, sft, toolsandbox
 from pinnace_operator.reconcile.plan import Observed, Plan, Raw
 
 
@@ -57,6 +57,7 @@ KINDS: Mapping[str, Kind] = {
     "SFTJob": Kind("SFTJob", "sftjobs", sft.reconcile, sft.references, (JOBSET,)),
     "MergeJob": Kind("MergeJob", "mergejobs", merge.reconcile, merge.references, (JOBSET,)),
     "EvalSuite": Kind("EvalSuite", "evalsuites", evals.reconcile, evals.references, (JOBSET, NETWORK_POLICY)),
+    "RLRun": Kind("RLRun", "rlruns", rl.reconcile, rl.references, (JOBSET, NETWORK_POLICY)),
     "ToolSandbox": Kind(
         "ToolSandbox", "toolsandboxes", toolsandbox.reconcile, toolsandbox.references, SERVICE_CHILDREN, service=True
     ),

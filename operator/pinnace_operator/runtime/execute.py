@@ -231,7 +231,7 @@ def _stranger(snapshot: Snapshot, child: Resource, live: Object) -> Refusal | No
     return Refusal(message=f"A {name} exists already and belongs to {whose}", conflict=True)
 
 
-_VOLATILE = ("progress", "unhealthyTools", "benchmarks", "score")
+_VOLATILE = ("progress", "unhealthyTools", "benchmarks", "score", "policyVersion", "reward", "staleness")
 _VOLATILE_OF_SESSIONS = ("free", "armed", "inUse")
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pinnace.rl.types import Trajectory, Verdict
+from pinnace.rl.types import SETTINGS, Trajectory, Verdict
 
 
 class InvalidSchedule(ValueError):
@@ -35,6 +35,8 @@ class Schedule:
         concurrency: the most attempts that run at the same time.
         attempts: how often a member is tried until its reward is known, before the group goes on without it.
     """
+
+    __pydantic_config__ = SETTINGS
 
     groups_per_step: int
     group_size: int
@@ -108,6 +110,11 @@ class Scheduler:
         """Complete groups."""
         return sum(not group.running for group in self._groups.values())
 
+    @property
+    def held(self) -> set[str]:
+        """Ids of the trajectories that may yet get into a step."""
+        return {one.id for group in self._groups.values() for one in group.done.values()}
+
     def admit(self) -> list[Slot]:
         """Whole new groups, as many as both limits allow. The caller must start every attempt that it gets."""
         plan = self._schedule
@@ -125,13 +132,15 @@ class Scheduler:
 
         `ids` are those of all trajectories that the store has ever seen: their groups' numbers are not given again.
         """
-        self._next = max((Slot.parse(id_).group + 1 for id_ in ids), default=0)
+        seen = [Slot.parse(id_) for id_ in ids]
+        self._next = max((slot.group + 1 for slot in seen), default=0)
+        launches = {(slot.group, slot.member): slot.launch + 1 for slot in sorted(seen)}
         for slot, trajectory in sorted((Slot.parse(one.id), one) for one in waiting):
             group = self._groups.setdefault(slot.group, _Group())
             group.done[slot.member], group.started[slot.member] = trajectory, self.version
         self._discard_stale()
         return [
-            self._launch(number, group, member, 0)
+            self._launch(number, group, member, launches.get((number, member), 0))
             for number, group in self._groups.items()
             for member in range(self._schedule.group_size)
             if member not in group.done
@@ -155,6 +164,11 @@ class Scheduler:
         del group.running[slot.member]
         group.done[slot.member] = trajectory
         return None
+
+    def runs(self, slot: Slot) -> bool:
+        """Whether anybody waits for this attempt."""
+        group = self._groups.get(slot.group)
+        return group is not None and group.running.get(slot.member) == slot
 
     def lost(self, slot: Slot) -> Slot | None:
         """An attempt is gone without a trajectory (its server or pod died). Returns the slot to launch instead.
@@ -210,11 +224,10 @@ class Scheduler:
 
     def _group(self, slot: Slot) -> _Group | None:
         """None for news of an attempt that nobody waits for: aborted, or reported twice."""
-        group = self._groups.get(slot.group)
-        if group is None or group.running.get(slot.member) != slot:
+        if not self.runs(slot):
             self.counts["late_news"] += 1
             return None
-        return group
+        return self._groups[slot.group]
 
     def _again(self, group: _Group, slot: Slot, reason: str) -> Slot:
         self.counts[reason] += 1

@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS uses (
     id TEXT PRIMARY KEY REFERENCES trajectories (id), step INTEGER NOT NULL, purpose TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS acknowledged (step INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS versions (version INTEGER PRIMARY KEY, step INTEGER NOT NULL);
 """
 
 
@@ -70,6 +71,23 @@ class TrajectoryStore:
         """The newest acknowledged step; 0 when there is none."""
         return int(self._db.execute("SELECT coalesce(max(step), 0) FROM acknowledged").fetchone()[0])
 
+    def reserve(self, version: int, *, step: int) -> None:
+        """The weights after `step` are to be known as `version`: no other weights ever will, also after a rewind."""
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO versions VALUES (?, ?)", (version, step))
+
+    @property
+    def version(self) -> int | None:
+        """The newest policy version that was ever reserved."""
+        newest: int | None = self._db.execute("SELECT max(version) FROM versions").fetchone()[0]
+        return newest
+
+    @property
+    def step(self) -> int:
+        """The step whose weights the newest version is."""
+        row = self._db.execute("SELECT step FROM versions ORDER BY version DESC LIMIT 1").fetchone()
+        return int(row[0]) if row else 0
+
     def rewind(self, step: int) -> int:
         """Forgets all uses by later steps; returns how many trajectories wait again. Call it when training resumes."""
         with self._transaction():
@@ -94,6 +112,14 @@ class TrajectoryStore:
             (step, TRAIN),
         )
         return [id_ for (id_,) in rows]
+
+    def batch(self, step: int) -> list[Trajectory]:
+        """What the step trained or is to train on, in the order of arrival; empty before its claim."""
+        rows = self._db.execute(
+            "SELECT body FROM uses JOIN trajectories USING (id) WHERE step = ? AND purpose = ? ORDER BY seq",
+            (step, TRAIN),
+        )
+        return [load_trajectory(body) for (body,) in rows]
 
     def counts(self) -> dict[str, int]:
         """Trajectories by what became of them: `waiting`, `train`, and the reasons for which others were dropped."""

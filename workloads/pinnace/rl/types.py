@@ -13,8 +13,11 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Literal
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.alias_generators import to_camel
 
+SETTINGS = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+"""Of everything that a run's configuration is read into: camelCase, and a key that nobody knows is an error."""
 CONTEXT_VERSION = -1  # the policy version of a token that no policy wrote
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -43,10 +44,12 @@ class Session:
     responses: dict[str, Conversation] = field(default_factory=dict)  # by id, for `previous_response_id`
     reward: Reward | None = None
     context_exhausted: bool = False
+    opened: float = field(default_factory=time.monotonic)
 
     def trajectory(self, termination: Termination) -> Trajectory:
         """What was sampled. Without a reward the verdict is unknown: nobody said anything about it."""
-        if self.context_exhausted and termination is Termination.ANSWERED and self.reward is None:
+        unexplained = termination in {Termination.ANSWERED, Termination.INFRASTRUCTURE}
+        if self.context_exhausted and unexplained and self.reward is None:
             termination = Termination.CONTEXT_LIMIT
         return Trajectory(
             id=self.id,
@@ -88,3 +91,10 @@ class Sessions:
         session = self.find(key)
         del self._open[key]
         return session.trajectory(termination)
+
+    def expire(self, seconds: float) -> int:
+        """Forgets sessions that were opened so long ago that their sampler must have died; returns how many."""
+        old = [key for key, session in self._open.items() if session.opened < time.monotonic() - seconds]
+        for key in old:
+            del self._open[key]
+        return len(old)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import deepspeed
@@ -18,6 +19,8 @@ from pinnace.rl.types import Sample
 from .batch import Batch
 from .policy import Policy
 from .protocol import Accumulated, Logprobs, NotFinite, OptimizerParameters
+
+_TAG = "engine"
 
 
 class DeepSpeedEngine:
@@ -98,6 +101,17 @@ class DeepSpeedEngine:
             else:
                 batch.filler(self._engine, self._engine.device)
         return self._gathered(batch).logprobs
+
+    @torch.no_grad()
+    def next_logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
+        return tuple(self._engine(torch.tensor(ids, device=self._engine.device))[0].tolist())
+
+    def save(self, directory: Path) -> None:
+        self._engine.save_checkpoint(str(directory), tag=_TAG, client_state={"random": torch.get_rng_state()})
+
+    def load(self, directory: Path) -> None:
+        _, state = self._engine.load_checkpoint(str(directory), tag=_TAG)
+        torch.set_rng_state(state["random"])
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         for name, value in self._engine.module.model.named_parameters():

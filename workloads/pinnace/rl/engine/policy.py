@@ -29,9 +29,17 @@ class Policy(nn.Module):
         self._temperature = temperature
         self._chunk = chunk
 
-    def forward(self, row: Row) -> tuple[Tensor, Tensor]:
-        """Natural log-prob and entropy (nats) of the row's trained tokens, float32, shape [trained]."""
+    def forward(self, row: Row | Tensor) -> tuple[Tensor, Tensor]:
+        """Natural log-prob and entropy (nats) of the row's trained tokens, float32, shape [trained].
+
+        Of ids [T] alone: log-probs of every token that may come next, [vocabulary], and their entropy. Both ways go
+        through this one call, because ZeRO-3 gathers weights only inside it.
+        """
         model: Any = self.model
+        if isinstance(row, Tensor):
+            last = model.model(input_ids=row[None], use_cache=False).last_hidden_state[0, -1]
+            logs = torch.log_softmax(model.lm_head(last).float() / self._temperature, -1)
+            return logs, -(logs.exp() * logs).sum()
         hidden = model.model(input_ids=row.ids, position_ids=row.positions, use_cache=False).last_hidden_state[0]
         before = hidden[row.trained - 1]  # what was known when the token was drawn
         return chunked_logprobs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pinnace.rl.types import Sample
@@ -60,6 +61,18 @@ class TrainEngine(Protocol):
 
     def logprobs(self, samples: Sequence[Sample]) -> Logprobs:
         """Log-probs under the current weights, without a gradient."""
+        ...
+
+    def next_logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-probs of every word of the vocabulary after `ids`: what a server's weights are recognised by."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Weights, optimizer and random state of every rank into a folder that all ranks share."""
+        ...
+
+    def load(self, directory: Path) -> None:
+        """The inverse: training goes on as if it had not ended."""
         ...
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:

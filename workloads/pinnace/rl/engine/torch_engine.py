@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from pinnace.rl.types import Sample
 from .batch import Batch
 from .policy import Policy
 from .protocol import Accumulated, Logprobs, NotFinite, OptimizerParameters
+
+_STATE = "engine.pt"
 
 
 class TorchEngine:
@@ -56,6 +59,21 @@ class TorchEngine:
         for positions in self._micro_batches(samples):
             batch.micro_batch(self._policy, positions, self._device)
         return batch.accumulated().logprobs
+
+    @torch.no_grad()
+    def next_logprobs(self, ids: Sequence[int]) -> tuple[float, ...]:
+        return tuple(self._policy(torch.tensor(ids, device=self._device))[0].tolist())
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        parts = {"model": self._policy.model.state_dict(), "optimizer": self._optimizer.state_dict()}
+        torch.save({**parts, "random": torch.get_rng_state()}, directory / _STATE)
+
+    def load(self, directory: Path) -> None:
+        parts = torch.load(directory / _STATE, map_location="cpu", weights_only=True)
+        self._policy.model.load_state_dict(parts["model"])
+        self._optimizer.load_state_dict(parts["optimizer"])
+        torch.set_rng_state(parts["random"])
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, value.detach()) for name, value in self._policy.model.named_parameters())

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pinnace.rl.types import Trajectory
+from pinnace.rl.types import SETTINGS, Trajectory
 
 from .faults import punish_faults_where_they_are
 from .gate import refill_reason
@@ -20,6 +20,8 @@ from .unknown import exclude_unknown
 @dataclass(frozen=True, kw_only=True)
 class Denoising:
     """Every rule's switch; the rules' own docstrings say what the values do."""
+
+    __pydantic_config__ = SETTINGS
 
     long_failures: LongFailures = "exclude"
     long_failures_reserved: int = 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pinnace.rl.types import CONTEXT_VERSION, Sample, Segment
+from pinnace.rl.types import CONTEXT_VERSION, SETTINGS, Sample, Segment
 
 from .advantage import ADVANTAGES
 from .denoise import Denoised
@@ -28,6 +28,8 @@ class Signal:
         constant_tokens: the most tokens a trajectory may write.
         scale: factor of every advantage.
     """
+
+    __pydantic_config__ = SETTINGS
 
     advantage: str = "mean"
     normalisation: Normalisation = "token"

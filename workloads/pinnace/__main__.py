@@ -1,0 +1,5 @@
+"""`python -m pinnace`: the command `pinnace`."""
+
+from pinnace.cli import main
+
+main()

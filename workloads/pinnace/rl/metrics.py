@@ -1,0 +1,93 @@
+"""What a run tells about itself: a line of JSON a step, Prometheus for operators, and who waits for what."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+
+class Clock:
+    """Where a process's time goes: `work` except for what was spent inside `waiting(for_what)`.
+
+    Where many things go on in one process, each counts with the `share` of the process that it is.
+    """
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._began = now, now()
+        self._waited: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def waiting(self, for_what: str, *, share: float = 1.0) -> Iterator[None]:
+        began = self._now()
+        try:
+            yield
+        finally:
+            self._waited[for_what] += (self._now() - began) * share
+
+    def shares(self) -> dict[str, float]:
+        """Shares of the time since the clock was made: `work`, and each thing that was waited for."""
+        total = max(self._now() - self._began, 1e-9)
+        waits = {name: seconds / total for name, seconds in self._waited.items()}
+        return {"work": max(0.0, 1 - math.fsum(waits.values())), **waits}
+
+
+Values = Mapping[str, float]
+
+
+class Exposition:
+    """`/metrics` of one process: whatever the sources say at the moment, as gauges `pinnace_rl_<name>`.
+
+    A source's key may carry one label: `share{of="batch"}` is written as the key `share.of.batch`.
+    """
+
+    def __init__(self, process: str, *sources: Callable[[], Values]) -> None:
+        self._process, self._sources = process, sources
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for source in self._sources:
+            for key, value in source().items():
+                name, _, labelled = key.partition(".")
+                label, _, label_value = labelled.partition(".")
+                labels = ["process", *([label] if label else [])]
+                family = families.setdefault(name, GaugeMetricFamily(f"pinnace_rl_{name}", name, labels=labels))
+                family.add_metric([self._process, *([label_value] if label else [])], value)
+        return families.values()
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+def labelled(name: str, label: str, values: Values) -> dict[str, float]:
+    """`{"a": 1}` as `{"<name>.<label>.a": 1}`, for `Exposition`."""
+    return {f"{name}.{label}.{key}": value for key, value in values.items()}
+
+
+class JsonLines:
+    """`metrics.jsonl`: one line a step. Opened anew at a resume: lines after its step are from lost weights and go."""
+
+    def __init__(self, path: Path, *, resume_at: int = 0) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _whole(path) if json.loads(line)["step"] <= resume_at]
+        path.write_text("".join(f"{line}\n" for line in kept))
+
+    def write(self, step: int, values: Values) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+
+
+def _whole(path: Path) -> Iterator[str]:
+    """Lines without the half one that a killed process may have left."""
+    if path.exists():
+        yield from (line for line in path.read_text().split("\n")[:-1] if line)

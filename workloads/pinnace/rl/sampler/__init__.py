@@ -1,0 +1,1 @@
+"""Playing: attempts from the coordinator, agents of any kind, rewards. No torch."""

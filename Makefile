@@ -74,6 +74,7 @@ lint: setup ## ruff, mypy --strict, import contracts, schema lint, generated fil
 	@$(VENV)/lint-imports --no-cache
 	@$(VENV)/python -m pinnace_operator.api.lint
 	@$(VENV)/python -m pinnace_operator.api.generate --check
+	@$(VENV)/python -m e2e.rl_lines
 	@$(VENV)/python -m pinnace.tools.catalogue.document --check
 
 .PHONY: test

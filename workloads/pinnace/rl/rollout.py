@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal, Protocol
 
 
 class EngineUnavailable(ConnectionError):
     """The engine did not answer; asking again, or another replica, may help."""
+
+
+class EngineUnsuitable(RuntimeError):
+    """The engine can't be used as it was started, or refuses what it is asked; the message says what to change."""
+
+
+class WeightsNotLoaded(RuntimeError):
+    """The engine did not take the weights, and stays paused: load again and `resume`, or end it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +43,31 @@ class Generation:
 
 
 class RolloutEngine(Protocol):
-    """A model server. Raises `EngineUnavailable`; returns whatever the server said, which the caller checks."""
+    """A model server. Every method raises `EngineUnavailable` when it does not answer."""
 
-    async def generate(self, ids: Sequence[int], parameters: SamplingParameters) -> Generation: ...
+    async def generate(self, ids: Sequence[int], parameters: SamplingParameters) -> Generation:
+        """Samples once. Returns whatever the server said, which the caller checks (`pinnace.rl.types.check_tokens`)."""
+        ...
+
+    async def load_weights(self, version: int, path: PurePath) -> None:
+        """Weights from a Hugging Face folder, `path` as the server sees it; `version` labels every later token.
+
+        Requests that run are held, and go on with the new weights: their key-value caches are computed again. The
+        engine is resumed only if it was not paused before. Raises `WeightsNotLoaded`.
+        """
+        ...
+
+    async def pause(self) -> None:
+        """Stops sampling. Running and new requests are held, with their sockets, until `resume`."""
+        ...
+
+    async def resume(self) -> None:
+        """Goes on with what was held."""
+        ...
+
+    async def version(self) -> int:
+        """The weights that the next token comes from; 0 for those that the server was started with.
+
+        Answers during a pause too, so it tells whether the server lives.
+        """
+        ...

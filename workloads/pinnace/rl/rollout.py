@@ -42,12 +42,16 @@ class Generation:
     finish: Literal["stop", "length"]
 
 
-class RolloutEngine(Protocol):
-    """A model server. Every method raises `EngineUnavailable` when it does not answer."""
+class TokenSource(Protocol):
+    """What capture needs."""
 
     async def generate(self, ids: Sequence[int], parameters: SamplingParameters) -> Generation:
         """Samples once. Returns whatever the server said, which the caller checks (`pinnace.rl.types.check_tokens`)."""
         ...
+
+
+class RolloutEngine(TokenSource, Protocol):
+    """A model server. Every method raises `EngineUnavailable` when it does not answer."""
 
     async def load_weights(self, version: int, path: PurePath) -> None:
         """Weights from a Hugging Face folder, `path` as the server sees it; `version` labels every later token.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pinnace.chat import ChatTokenizer, Conversation, Message, ParsedTurn, TemplateError, parse_turn
-from pinnace.rl.rollout import EngineUnavailable, Generation, RolloutEngine, SamplingParameters
+from pinnace.rl.rollout import EngineUnavailable, Generation, SamplingParameters, TokenSource
 from pinnace.rl.types import Fault, InvalidTurn
 
 from .merge import Call
@@ -49,7 +49,7 @@ class Capture:
     def __init__(
         self,
         *,
-        engine: RolloutEngine,
+        engine: TokenSource,
         tokenizer: ChatTokenizer,
         sessions: Sessions,
         context_tokens: int,

@@ -128,7 +128,9 @@ class RolloutServer:
     def _vllm(self) -> tuple[list[str], dict[str, str]]:
         command = [str(install("vllm")), "-m", "vllm.entrypoints.cli.main", "serve", str(self.model)]
         command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", "100000000"]
-        return [*command, "--enable-scale-out", "--logprobs-mode", "processed_logprobs"], _VLLM_ENVIRONMENT
+        command += ["--enable-scale-out", "--logprobs-mode", "processed_logprobs"]
+        command += ["--worker-extension-cls", "pinnace.rl.server.vllm_worker.Repacking"]
+        return command, {**_VLLM_ENVIRONMENT, "PYTHONPATH": str(REPOSITORY / "workloads")}
 
 
 @contextmanager

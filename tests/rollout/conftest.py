@@ -134,13 +134,20 @@ async def until(condition: Callable[[], bool]) -> None:
 LONG = SamplingParameters(max_tokens=400)
 
 
+async def start_long(engine: ServerEngine, served: Served, prompt: list[int]) -> asyncio.Task[Generation]:
+    """A request that is being sampled."""
+    task = asyncio.create_task(engine.generate(prompt, LONG))
+    await until(lambda: served.running() > 0)
+    return task
+
+
 def check(made: Generation, expected: Sequence[float]) -> None:
     """Log-probs within float32's rounding in another order of sums."""
     assert all(math.isfinite(logprob) for logprob in made.behaviour_logprobs)
     assert list(made.behaviour_logprobs) == pytest.approx(list(expected), abs=2e-3)
 
 
-def _teach(directory: Path, *, steps: int = 60, batch: int = 8) -> None:
+def _teach(directory: Path, *, steps: int = 100, batch: int = 8) -> None:
     """Supervised, on conversations with several systems and spellings of the tool, as agent frameworks write them."""
     import torch
     from pinnace.chat import Renderer, parse_conversation

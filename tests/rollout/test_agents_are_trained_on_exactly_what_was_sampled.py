@@ -29,7 +29,7 @@ from tests.rl.engines import Logged, check_every_token
 from .conftest import CONTEXT, STRICT, SYSTEM, Reference, Served, until
 
 HERE = Path(__file__).parent
-TEMPERATURE = 0.8
+TEMPERATURE = 0.6
 
 
 class LoggedEngine(Logged):

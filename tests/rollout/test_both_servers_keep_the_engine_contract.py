@@ -10,19 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 from pinnace.chat import ChatTokenizer
-from pinnace.rl.rollout import EngineUnsuitable, Generation, SamplingParameters, WeightsNotLoaded
+from pinnace.rl.rollout import EngineUnsuitable, SamplingParameters, WeightsNotLoaded
 from pinnace.rl.server.probe import connect
 from pinnace.rl.server.server import ServerEngine
 from pinnace.tiny.model import write_tiny_model
 
-from .conftest import LONG, Reference, Served, check, prompts, until
-
-
-async def start_long(engine: ServerEngine, served: Served, prompt: list[int]) -> asyncio.Task[Generation]:
-    """A request that is being sampled."""
-    task = asyncio.create_task(engine.generate(prompt, LONG))
-    await until(lambda: served.running() > 0)
-    return task
+from .conftest import LONG, Reference, Served, check, prompts, start_long, until
 
 
 @pytest.fixture

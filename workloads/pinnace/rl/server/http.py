@@ -39,6 +39,15 @@ class Http:
         """The JSON answer. Raises `EngineUnavailable`, `RequestRefused`."""
         return await self._ask("GET", path, None)
 
+    async def find(self, path: str) -> Any:
+        """As `get`, but None where there is no such route."""
+        try:
+            return await self.get(path)
+        except RequestRefused as refused:
+            if refused.status != 404:
+                raise
+            return None
+
     async def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The JSON answer, None where there is none. Raises `EngineUnavailable`, `RequestRefused`."""
         return await self._ask("POST", path, body or {})

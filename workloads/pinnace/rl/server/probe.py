@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import Any
 
 from pinnace.chat import ChatTokenizer
-from pinnace.rl.rollout import EngineUnsuitable, SamplingParameters
+from pinnace.rl.rollout import EngineUnavailable, EngineUnsuitable, SamplingParameters
 from pinnace.rl.types import InvalidTurn, check_tokens
 
-from .http import Http, RequestRefused
+from .http import Http
 from .server import ServerEngine
 from .sglang import SGLangEngine
 from .vllm import VLLMEngine
@@ -17,6 +17,7 @@ from .vllm import VLLMEngine
 # Digits, spaces, accents, scripts and what looks like markup: tokenizers that agree on it are the same.
 _TEXT = "The sum of 1234 and 5.6 is\n\n  1239.6 - naïve café, 東京 🙂 <think>def f(x):\n\treturn x</think><|im_end|>\n"
 _PROMPT_TOKENS = 8
+_SAMPLE_SECONDS = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +28,22 @@ class Needs:
     context_tokens: int
 
 
-async def connect(url: str, needs: Needs, *, api_key: str | None = None, request_seconds: float = 3600) -> ServerEngine:
+async def connect(
+    url: str, needs: Needs, *, api_key: str | None = None, request_seconds: float = 3600, resume: bool = False
+) -> ServerEngine:
     """The engine at `url`; `close` it.
 
+    `resume` is for who controls the server: one that a killed controller left paused goes on, so load weights next.
     Raises `EngineUnavailable` when nothing answers (it may still be starting: ask again), and `EngineUnsuitable`, with
     the remedy, when it can't be used as it was started.
     """
     http = Http(url, api_key=api_key, request_seconds=request_seconds)
     try:
         engine = await _identify(http)
-        await _check_routes(engine)
+        await engine.check_routes()
         await _check_model(engine, needs)
+        if resume:
+            await engine.resume()
         await _check_tokens(engine, needs)
     except BaseException:
         await http.close()
@@ -48,28 +54,10 @@ async def connect(url: str, needs: Needs, *, api_key: str | None = None, request
 async def _identify(http: Http) -> ServerEngine:
     kinds: dict[str, type[ServerEngine]] = {"/model_info": SGLangEngine, "/version": VLLMEngine}
     for route, kind in kinds.items():
-        if await _answer(http, route) is not None:
+        if await http.find(route) is not None:
             models = (await http.get("/v1/models"))["data"]
             return kind(http, model=models[0]["id"], context_tokens=models[0]["max_model_len"])
     raise EngineUnsuitable(f"neither SGLang nor vLLM answers at {http.url}: give the address of a rollout server")
-
-
-async def _answer(http: Http, route: str) -> Any:
-    try:
-        return await http.get(route)
-    except RequestRefused as refused:
-        if refused.status != 404:
-            raise
-        return None
-
-
-async def _check_routes(engine: ServerEngine) -> None:
-    schema = await _answer(engine.http, "/openapi.json")
-    if schema is None:
-        raise EngineUnsuitable(f"{engine.name} at {engine.http.url} hides its routes: start it with /openapi.json on")
-    for route, remedy in engine.remedies.items():
-        if route not in schema["paths"]:
-            raise EngineUnsuitable(f"{engine.name} at {engine.http.url} has no {route}: {remedy}")
 
 
 async def _check_model(engine: ServerEngine, needs: Needs) -> None:
@@ -87,7 +75,13 @@ async def _check_model(engine: ServerEngine, needs: Needs) -> None:
 async def _check_tokens(engine: ServerEngine, needs: Needs) -> None:
     """Samples a few tokens: counts, versions, and whose log-probs they are."""
     prompt = needs.tokenizer.encode(_TEXT)[:_PROMPT_TOKENS]
-    made = await engine.generate(prompt, SamplingParameters(max_tokens=2))
+    try:
+        async with asyncio.timeout(_SAMPLE_SECONDS):
+            made = await engine.generate(prompt, SamplingParameters(max_tokens=2))
+    except TimeoutError:
+        raise EngineUnavailable(
+            f"{engine.name} at {engine.http.url} sampled nothing in {_SAMPLE_SECONDS} s: it may be paused"
+        ) from None
     try:
         check_tokens(len(made.ids), made.behaviour_logprobs, made.policy_versions)
     except InvalidTurn as error:

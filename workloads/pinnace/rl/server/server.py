@@ -104,6 +104,15 @@ class ServerEngine(ABC):
     @abstractmethod
     async def version(self) -> int: ...
 
+    async def check_routes(self) -> None:
+        """Raises `EngineUnsuitable` where one that is needed is missing."""
+        schema = await self.http.find("/openapi.json")
+        if schema is None:
+            raise EngineUnsuitable(f"{self.name} at {self.http.url} hides its routes: start it with /openapi.json on")
+        for route, remedy in self.remedies.items():
+            if route not in schema["paths"]:
+                raise EngineUnsuitable(f"{self.name} at {self.http.url} has no {route}: {remedy}")
+
     @abstractmethod
     async def tokenize(self, text: str) -> list[int]:
         """The ids of a text, as the server's own tokenizer makes them."""

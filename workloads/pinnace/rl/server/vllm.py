@@ -5,13 +5,15 @@ What its documentation does not say, and the conformance suite does:
 - Log-probs are those before temperature unless it is started with `--logprobs-mode processed_logprobs`.
 - A NaN log-prob is sent as -9999.0.
 - The label of the weights is not part of loading them from disk: it is set by another call, and so is the cache reset.
+- `reload_weights` forgets a tied output head on a CPU; `pinnace.rl.server.vllm_worker` says more.
+- After a failed `reload_weights` there are no weights: the next token ends the server.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pinnace.rl.rollout import SamplingParameters
+from pinnace.rl.rollout import EngineUnsuitable, SamplingParameters
 
 from .http import RequestRefused
 from .server import Part, ServerEngine, logprob_number, version_number, version_of_tokens
@@ -48,6 +50,19 @@ class VLLMEngine(ServerEngine):
     async def tokenize(self, text: str) -> list[int]:
         body = {"model": self.model, "prompt": text, "add_special_tokens": False}
         return list((await self.http.post("/tokenize", body))["tokens"])
+
+    async def check_routes(self) -> None:
+        await super().check_routes()
+        try:
+            await self._repack()
+        except RequestRefused as error:
+            raise EngineUnsuitable(
+                f"vLLM at {self.http.url} cannot repack weights: start it with "
+                "--worker-extension-cls pinnace.rl.server.vllm_worker.Repacking"
+            ) from error
+
+    async def _repack(self) -> None:
+        await self.http.post("/collective_rpc", {"method": "repack_weights"})
 
     async def best_logprob(self, prompt: list[int], temperature: float) -> float:
         choice = await self._generate(prompt, {"temperature": temperature, "max_tokens": 1, "logprobs": 1})
@@ -90,6 +105,7 @@ class VLLMEngine(ServerEngine):
 
     async def _load(self, version: str, path: str) -> None:
         await self.http.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": path}})
+        await self._repack()
         # Running requests are preempted and computed again; without it they, and every cached prefix, keep old keys.
         flushed = await self.http.post("/reset_prefix_cache?reset_running_requests=true")
         if not flushed["success"]:

@@ -31,7 +31,14 @@ def python_of(
         base: list[str | Path] = [uv(), "--system-certs"]
         subprocess.run([*base, "venv", "-q", "--clear", "--python", sys.executable, partial], check=True)
         for file in files:
-            options = ["--python", partial / "bin/python", "--require-hashes", "--no-deps", "-r", file]
+            options: list[str | Path] = [
+                "--python",
+                partial / "bin/python",
+                "--require-hashes",
+                "--no-deps",
+                "-r",
+                file,
+            ]
             subprocess.run([*base, "pip", "install", "-q", *options], check=True)
         if finish:
             finish(partial)

@@ -127,7 +127,7 @@ def prompts(tokenizer: ChatTokenizer, count: int) -> list[list[int]]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
-        while not condition():  # noqa: ASYNC110 - what is waited for is in another process
+        while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.05)
 
 

@@ -68,7 +68,7 @@ class Run:
 
 @pytest.fixture
 async def run(engine: ServerEngine, served: Served) -> AsyncIterator[Run]:
-    sampling = SamplingParameters(temperature=TEMPERATURE, max_tokens=100)
+    sampling = SamplingParameters(temperature=TEMPERATURE, max_tokens=400)
     logged = LoggedEngine(engine)
     capture = Capture(
         engine=logged,

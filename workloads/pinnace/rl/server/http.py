@@ -28,7 +28,9 @@ class Http:
         self.url = url.rstrip("/")
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=request_seconds, sock_connect=CONNECT_SECONDS),
-            connector=aiohttp.TCPConnector(limit=0),  # how much runs at once is the scheduler's business
+            # How much runs at once is the scheduler's business. A connection a request: both servers close idle ones
+            # after five seconds, and a request that is sent just then is lost.
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
             headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
         )
 

@@ -55,7 +55,8 @@ cluster-build: setup ## Build Kubernetes and its friends from Go modules (8 min 
 
 .PHONY: engines
 engines: setup ## Install SGLang and vLLM for the CPU, which tests/rollout starts
-	@$(VENV)/python -m e2e.oracles.rollout
+	@echo "== rollout servers (4 GB the first time)"
+	@$(VENV)/python -m e2e.oracles.rollout >/dev/null
 
 .PHONY: images
 images: setup ## Build the container images (IMAGES="trainer operator" for some)
@@ -76,7 +77,7 @@ lint: setup ## ruff, mypy --strict, import contracts, schema lint, generated fil
 	@$(VENV)/python -m e2e.sdk_table --check
 
 .PHONY: test
-test: cluster-build lint ## Lint and run the tests (real API server, real S3, real DeepSpeed; no cluster)
+test: cluster-build engines lint ## Lint and run the tests (real API server, S3, DeepSpeed, SGLang, vLLM; no cluster)
 	@$(VENV)/pytest $(PYTEST)
 
 .PHONY: scenarios

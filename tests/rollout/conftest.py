@@ -127,7 +127,7 @@ def prompts(tokenizer: ChatTokenizer, count: int) -> list[list[int]]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
-        while not await asyncio.to_thread(condition):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - it is in another process
             await asyncio.sleep(0.05)
 
 

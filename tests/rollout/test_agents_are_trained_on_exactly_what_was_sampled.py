@@ -28,6 +28,8 @@ from tests.rl.engines import Logged, check_every_token
 
 from .conftest import CONTEXT, STRICT, SYSTEM, Reference, Served, until
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 TEMPERATURE = 0.6
 

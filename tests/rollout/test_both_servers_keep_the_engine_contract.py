@@ -17,6 +17,8 @@ from pinnace.tiny.model import write_tiny_model
 
 from .conftest import LONG, Reference, Served, check, prompts, start_long, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def prompt(engine: ServerEngine, served: Served) -> list[int]:

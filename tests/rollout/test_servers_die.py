@@ -11,6 +11,8 @@ from pinnace.rl.server.server import ServerEngine
 
 from .conftest import Served, prompts, start_long
 
+pytestmark = pytest.mark.slow
+
 
 async def test_a_killed_server_is_unavailable_to_whoever_waits_and_to_whoever_comes(
     engine: ServerEngine, served: Served, model: Path

@@ -7,12 +7,13 @@ from typing import Any
 
 import aiohttp
 
-from pinnace.rl.rollout import EngineUnavailable
+from pinnace.rl.rollout import EngineUnavailable, EngineUnsuitable
 
 CONNECT_SECONDS = 10
+PASSING = {502, 503, 504}  # still starting, or a router without it
 
 
-class RequestRefused(RuntimeError):
+class RequestRefused(EngineUnsuitable):
     """The server answered, but not with 2xx; `status` says with what."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -58,6 +59,8 @@ class Http:
         where = f"{method} {self.url}{path}"
         try:
             async with self._session.request(method, self.url + path, json=body) as reply:
+                if reply.status in PASSING:
+                    raise EngineUnavailable(f"{where}: {reply.status}")
                 if reply.status >= 400:
                     raise RequestRefused(reply.status, f"{where}: {reply.status} {(await reply.text())[:2000]}")
                 return await reply.json() if reply.content_type == "application/json" else None

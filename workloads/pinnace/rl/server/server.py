@@ -93,7 +93,7 @@ class ServerEngine(ABC):
         except RequestRefused as error:
             if error.status >= 500:
                 raise EngineUnavailable(str(error)) from error
-            raise EngineUnsuitable(f"{error}: compare the server's flags and context with the run's") from error
+            raise
 
     @abstractmethod
     async def pause(self) -> None: ...

@@ -122,6 +122,7 @@ class RolloutServer:
     def _sglang(self) -> tuple[list[str], dict[str, str]]:
         command = [str(install("sglang")), "-m", "sglang.launch_server", "--model-path", str(self.model)]
         command += ["--device", "cpu", "--attention-backend", "torch_native", "--dtype", "float32", "--sleep-on-idle"]
+        command += ["--enable-metrics"]
         # Else the key-value cache is sized from the machine's memory.
         return [*command, "--max-total-tokens", "65536", "--mem-fraction-static", "0.05"], {}
 

@@ -59,6 +59,11 @@ setup: .venv/.synced .venv-catalogue/.synced .venv/.browser ## Install everythin
 cluster-build: setup ## Build Kubernetes and its friends from Go modules (8 min on 2 cores, once)
 	@$(VENV)/python -m e2e.cluster.build
 
+.PHONY: engines
+engines: setup ## Install SGLang and vLLM for the CPU, which e2e/rollout starts
+	@echo "== rollout servers (4 GB the first time)"
+	@$(VENV)/python -m e2e.oracles.rollout >/dev/null
+
 .PHONY: images
 images: setup ## Build the container images (IMAGES="trainer operator" for some)
 	@$(VENV)/python -m e2e.images build $(IMAGES)
@@ -76,9 +81,10 @@ lint: setup ## ruff, mypy --strict, import contracts, schema lint, generated fil
 	@$(VENV)/python -m pinnace_operator.api.generate --check
 	@$(VENV)/python -m e2e.rl_lines
 	@$(VENV)/python -m pinnace.tools.catalogue.document --check
+	@$(VENV)/python -m e2e.sdk_table --check
 
 .PHONY: test
-test: cluster-build lint ## Lint and run the tests (real API server, real S3, real DeepSpeed; no cluster)
+test: cluster-build lint ## Lint and run the tests (real API server, S3, DeepSpeed; no cluster)
 	@$(VENV)/pytest $(PYTEST)
 
 .PHONY: scenarios
@@ -96,6 +102,10 @@ crds: setup ## Generate the CRDs from the pydantic models
 .PHONY: catalogue
 catalogue: setup ## Generate docs/catalogue.md from the entries of the catalogue
 	@$(VENV)/python -m pinnace.tools.catalogue.document
+
+.PHONY: sdk-table
+sdk-table: setup ## Generate the table of docs/rl.md from OpenAI's client
+	@$(VENV)/python -m e2e.sdk_table
 
 .PHONY: lock
 lock: setup ## Pin every dependency again, with hashes

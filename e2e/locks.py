@@ -78,6 +78,8 @@ LOCKS = (
         overrides=(*CPU, "overrides-sglang-cpu.txt"),
     ),
     _on("torch-2.14-cuda", "rollout-sglang-cuda", "rollout-sglang-cuda.in"),
+    # An agent framework that RL's capture is tested with.
+    Lock("oracle-agents", ("oracle-agents.in",), project=False),
     Lock("oracle-mergekit", ("oracle-mergekit.in",), project=False, closed=True),
 )
 

@@ -1,4 +1,4 @@
-"""Node programs of the gateway's tests, installed once into the cache from their lock file."""
+"""Node programs of tests, the gateway's unless told otherwise, installed once into the cache from their lock file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from e2e.apiserver import CACHE
@@ -23,15 +24,15 @@ def node() -> str:
     return str(Path(found.submodule_search_locations[0]) / "bin/node")
 
 
-def installed() -> Path:
+def installed(project: Path = PROJECT) -> Path:
     """The folder that has `node_modules`; the first call installs it, verified by the hashes of the lock file."""
-    content = b"".join((PROJECT / name).read_bytes() for name in ("package.json", "package-lock.json"))
-    folder = CACHE / f"gateway-npm-{hashlib.sha256(content).hexdigest()[:16]}"
+    content = b"".join((project / name).read_bytes() for name in ("package.json", "package-lock.json"))
+    folder = CACHE / f"{project.parent.name}-npm-{hashlib.sha256(content).hexdigest()[:16]}"
     if not (folder / ".installed").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix="gateway-npm-", dir=folder.parent))
+        partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(PROJECT / name, partial)
+            shutil.copy(project / name, partial)
         npm = Path(node()).parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
         subprocess.run(
             [node(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
@@ -47,19 +48,21 @@ def installed() -> Path:
     return folder
 
 
-def run(script: str, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, *arguments: str, seconds: float = 300, project: Path = PROJECT, environment: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
     """A script of the installed packages or of the test project, with its output."""
-    folder = installed()
-    path = _beside(folder, script) if (PROJECT / script).exists() else folder / script
+    folder = installed(project)
+    path = _beside(folder, project / script) if (project / script).exists() else folder / script
     return subprocess.run(
-        [node(), str(path), *arguments], cwd=tempfile.gettempdir(), env={**os.environ, "NO_COLOR": "1"},
+        [node(), str(path), *arguments], cwd=tempfile.gettempdir(), env={**os.environ, "NO_COLOR": "1", **environment},
         capture_output=True, text=True, timeout=seconds, check=False,
     )  # fmt: skip
 
 
-def _beside(folder: Path, script: str) -> Path:
+def _beside(folder: Path, script: Path) -> Path:
     """Node finds packages from where a script lies: put ours beside them."""
-    target = folder / script
-    shutil.copy(PROJECT / script, target.with_suffix(f".{os.getpid()}"))
+    target = folder / script.name
+    shutil.copy(script, target.with_suffix(f".{os.getpid()}"))
     target.with_suffix(f".{os.getpid()}").rename(target)
     return target

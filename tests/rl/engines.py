@@ -11,6 +11,7 @@ from typing import Any
 
 from pinnace.chat import ChatTokenizer
 from pinnace.rl.rollout import EngineUnavailable, Generation, SamplingParameters
+from pinnace.rl.types import Trajectory
 
 
 @dataclass
@@ -89,3 +90,23 @@ class TinyEngine(Logged):
             policy_versions=(len(self.calls),) * len(out),
             finish="stop" if out and out[-1] in parameters.stop_ids else "length",
         )
+
+
+def check_every_token(trajectory: Trajectory, engine: Logged, *, lost: int = 0) -> None:
+    """Trained tokens are sampled tokens: each with its prefix, log-prob and version, each once, and none is missing."""
+    sampled = []
+    for prompt, made in engine.calls:
+        for at, token in enumerate(made.ids):
+            before = prompt + made.ids[:at]
+            sampled.append((before, token, made.behaviour_logprobs[at], made.policy_versions[at]))
+    trained = []
+    for part in trajectory.segments:
+        for turn in part.turns:
+            for at, logprob, version in zip(
+                range(turn.start, turn.end), turn.behaviour_logprobs, turn.policy_versions, strict=True
+            ):
+                trained.append((part.ids[:at], part.ids[at], logprob, version))
+    assert len(trained) == len(sampled) - lost
+    remaining = list(sampled)
+    for token in trained:
+        remaining.remove(token)  # each sampled token is used up by one trained token

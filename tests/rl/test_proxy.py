@@ -20,11 +20,11 @@ from pinnace.rl.capture.capture import Capture
 from pinnace.rl.capture.proxy import Proxy
 from pinnace.rl.capture.session import Session, Sessions
 from pinnace.rl.rollout import EngineUnavailable, Generation, SamplingParameters
-from pinnace.rl.types import Fault, Termination, Trajectory, Verdict, load_trajectory
+from pinnace.rl.types import Fault, Termination, Verdict, load_trajectory
 from pinnace.tiny.model import write_tiny_model
 from pinnace.tiny.task import TOOLS
 
-from .engines import Logged, ScriptedEngine, TinyEngine
+from .engines import ScriptedEngine, TinyEngine, check_every_token
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call><|im_end|>'
 ASK: list[Any] = [{"role": "user", "content": "1+2"}]
@@ -76,26 +76,6 @@ def serve(tokenizer: ChatTokenizer) -> Serve:
             await server.close()
 
     return served
-
-
-def check_every_token(trajectory: Trajectory, engine: Logged, *, lost: int = 0) -> None:
-    """Trained tokens are sampled tokens: each with its prefix, log-prob and version, each once, and none is missing."""
-    sampled = []
-    for prompt, made in engine.calls:
-        for at, token in enumerate(made.ids):
-            before = prompt + made.ids[:at]
-            sampled.append((before, token, made.behaviour_logprobs[at], made.policy_versions[at]))
-    trained = []
-    for part in trajectory.segments:
-        for turn in part.turns:
-            for at, logprob, version in zip(
-                range(turn.start, turn.end), turn.behaviour_logprobs, turn.policy_versions, strict=True
-            ):
-                trained.append((part.ids[:at], part.ids[at], logprob, version))
-    assert len(trained) == len(sampled) - lost
-    remaining = list(sampled)
-    for token in trained:
-        remaining.remove(token)  # each sampled token is used up by one trained token
 
 
 async def test_a_tool_loop_with_the_openai_client(serve: Serve, tokenizer: ChatTokenizer) -> None:

@@ -63,7 +63,7 @@ class AgentConfig(_Part):
 class ServerConfig(_Part):
     """A rollout server. `mirror` is the address of the process beside it that fetches weights from S3 to its disk."""
 
-    kind: str = "reference"
+    kind: Literal["reference", "sglang", "vllm"] = "reference"
     url: str
     mirror: str | None = None
 

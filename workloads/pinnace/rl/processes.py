@@ -31,6 +31,7 @@ from .reference.client import ReferenceServer
 from .rollout import RolloutEngine
 from .sampler.agents import Play, agent_of, imported
 from .sampler.sampler import Sampler
+from .server.probe import Needs, connect
 from .store import TrajectoryStore
 from .weights import weights_at
 
@@ -53,11 +54,7 @@ def serve(app: web.Application | Awaitable[web.Application], url: str) -> None:
 
 def check(config: RunConfig) -> None:
     """Whether samplers could start. Raises `InvalidSpec`."""
-    _ = (
-        agent_of(config),
-        config.reward and imported(config.reward, "reward"),
-        [connector(one) for one in config.servers],
-    )
+    _ = agent_of(config), config.reward and imported(config.reward, "reward")
 
 
 def coordinate(config: RunConfig) -> None:
@@ -72,7 +69,7 @@ def front(config: RunConfig) -> None:
 
     async def app() -> web.Application:
         fleet = Fleet(
-            {one.url: connector(one) for one in config.servers},
+            {one.url: connector(one, config) for one in config.servers},
             weights_at(config.storage, config.folder),
             probe=config.probe,
             temperature=config.temperature,
@@ -90,15 +87,18 @@ def front(config: RunConfig) -> None:
     serve(app(), config.proxy)
 
 
-def connector(config: ServerConfig) -> Connect:
-    """Makes the adapter of the server's kind, once the server answers. Raises `InvalidSpec`."""
+def connector(server: ServerConfig, config: RunConfig) -> Connect:
+    """Makes the adapter of the server's kind, once the server answers."""
 
     async def reference() -> RolloutEngine:
-        return ReferenceServer(config.url)
+        return ReferenceServer(server.url)
 
-    if config.kind == "reference":
-        return reference
-    raise InvalidSpec(f"servers: kind {config.kind!r} is not known: use reference")
+    async def real() -> RolloutEngine:
+        # A server that a killed proxy left paused goes on: the fleet loads weights next.
+        tokenizer = ChatTokenizer.from_directory(config.model)
+        return await connect(server.url, Needs(tokenizer=tokenizer, context_tokens=config.context_tokens), resume=True)
+
+    return reference if server.kind == "reference" else real
 
 
 def mirror(url: str, folder: Path) -> None:

@@ -12,7 +12,9 @@ from pinnace.chat import Conversation, Message, MessageError, parse_conversation
 from .refusal import Refused
 from .session import Answer
 
-UNDERSTOOD = {"model", "messages", "tools", "stream", "max_tokens", "max_completion_tokens", "tool_choice"}
+UNDERSTOOD = {
+    "model", "messages", "tools", "stream", "stream_options", "max_tokens", "max_completion_tokens", "tool_choice",
+}  # fmt: skip
 
 
 def conversation_of(request: Mapping[str, Any]) -> Conversation:

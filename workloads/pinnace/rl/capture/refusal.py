@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -49,6 +50,11 @@ UNSUPPORTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "prediction": (_nothing, "leave it out"),
     "web_search_options": (_nothing, "give the model a search tool"),
     "background": (_nothing, "use `stream`, or wait"),
+    "background_options": (_nothing, "use `stream`, or wait"),
+    "context_management": (_nothing, "fold the context in the agent"),
+    "access_programs": (_nothing, "leave it out"),
+    "image": (_nothing, "send text"),
+    "moderation": (_nothing, "check the answer in the agent"),
     "conversation": (_nothing, "use `previous_response_id`, or send the items"),
     "prompt": (_nothing, "send `instructions` and `input`"),
     "truncation": (lambda value: value in (None, "disabled"), "fold the context in the agent"),
@@ -56,9 +62,34 @@ UNSUPPORTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 # Without meaning for what the model writes here.
 HARMLESS = {
-    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-    "verbosity", "reasoning_effort", "reasoning", "include", "stream_options", "max_tool_calls",
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
+    "prompt_cache_retention", "verbosity", "reasoning_effort", "reasoning", "include", "stream_options",
+    "max_tool_calls",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What becomes of a field: `outcome` in a few words, `note` why or what to do instead."""
+
+    outcome: str
+    note: str = ""
+
+
+def treatment(name: str, understood: set[str]) -> Treatment:
+    """As `check_fields` decides, for every value that is not as good as absent."""
+    if name in UNSUPPORTED:
+        alternative = UNSUPPORTED[name][1]
+        return Treatment("supported in part, else 501" if name in understood else "501", alternative)
+    if name in understood:
+        return Treatment("supported")
+    if name in FALSIFYING:
+        return Treatment("400", "it would falsify the log-probs: leave it out")
+    if name in FORCED:
+        return Treatment("forced", "the run decides; counted")
+    if name in HARMLESS:
+        return Treatment("accepted", "without effect here")
+    return Treatment("400", "unknown here: leave it out")
 
 
 def check_fields(request: Mapping[str, Any], *, understood: set[str], unsupported: Counter[str]) -> None:

@@ -47,6 +47,8 @@ def install_operator(cluster: Cluster, *values: str) -> None:
         values: more of helm's `--set`, as `key=value`.
     """
     kubectl = Kubectl(cluster.kubeconfig, SYSTEM_NAMESPACE)
+    # Helm installs CRDs but never upgrades them, and a cluster that was kept may have older ones.
+    kubectl.run("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds"))
     settings = [f"--set={each}" for each in ("image.registry=localhost", *values)]
     kubectl.helm("upgrade", "--install", "pinnace", str(CHART), "--create-namespace", "--wait", *settings)
 

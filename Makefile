@@ -59,11 +59,6 @@ setup: .venv/.synced .venv-catalogue/.synced .venv/.browser ## Install everythin
 cluster-build: setup ## Build Kubernetes and its friends from Go modules (8 min on 2 cores, once)
 	@$(VENV)/python -m e2e.cluster.build
 
-.PHONY: engines
-engines: setup ## Install SGLang and vLLM for the CPU, which e2e/rollout starts
-	@echo "== rollout servers (4 GB the first time)"
-	@$(VENV)/python -m e2e.oracles.rollout >/dev/null
-
 .PHONY: images
 images: setup ## Build the container images (IMAGES="trainer operator" for some)
 	@$(VENV)/python -m e2e.images build $(IMAGES)
@@ -94,6 +89,10 @@ scenarios: cluster-build images ## Run the scenarios on the embedded cluster
 .PHONY: bench
 bench: setup ## Measure, side by side with the peer, and print ratios
 	@for each in e2e/bench/*.py; do echo "== $$each"; $(VENV)/python "$$each"; done
+
+.PHONY: conformance
+conformance: setup ## Check the rollout adapters against real SGLang and vLLM on the CPU (installs 4 GB once)
+	@$(VENV)/pytest e2e/rollout $(PYTEST)
 
 .PHONY: crds
 crds: setup ## Generate the CRDs from the pydantic models

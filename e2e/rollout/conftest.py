@@ -160,7 +160,7 @@ def _teach(directory: Path, *, steps: int = 100, batch: int = 8) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     renderer = Renderer(ChatTokenizer.from_directory(directory))
     records = arithmetic_tools(steps * batch, seed=0)
-    variants = ([], TOOLS, STRICT)
+    variants: tuple[list[dict[str, Any]], ...] = ([], TOOLS, STRICT)
     systems: tuple[list[dict[str, str]], ...] = ([], [{"role": "system", "content": SYSTEM}])
     for step in range(steps):
         rows, labels = [], []

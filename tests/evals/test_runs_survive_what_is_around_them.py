@@ -23,6 +23,7 @@ from pinnace.tools.outcome import Outcome
 
 from e2e.faults.flaky import flaky
 from e2e.faults.model import Answer, Request, Trouble, scripted_model
+from e2e.gateway import sandboxes
 from e2e.gateway.lab import TOKEN, Lab, eventually, lab, server
 from e2e.s3 import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
 from e2e.scout import Oracle, read_tasks
@@ -32,7 +33,7 @@ from e2e.world import serve_world
 from .conftest import Setup, endpoint, no_tools, sums
 
 QUICK = Shard(concurrency=8, ttl=5, checkpoint_seconds=0.1)
-SANDBOXES = 8
+SANDBOXES = 4
 
 
 @pytest.fixture
@@ -56,13 +57,10 @@ def table(summary: Summary) -> dict[str, list[str]]:
 async def test_a_gateway_that_fails_a_fifth_of_all_requests_costs_no_point_and_no_sandbox(
     own: Lab, setup: Setup, counter: ModelCounter, tmp_path: Path
 ) -> None:
-    agents = own.agents(SANDBOXES)
-    sessions = {"endpoints": agents.urls, "servers": ["files"]}
-    gateway = own.gateway({"servers": [server("world", serve_world(own))], "sessions": sessions})
-    await asyncio.to_thread(gateway.wait_tools, "open", "find", "read_file")
-    await asyncio.to_thread(
-        eventually, "free", lambda: gateway.metric("pinnace_tools_sessions", state="free") == SANDBOXES
-    )
+    agents = await asyncio.to_thread(sandboxes.start, own, SANDBOXES)
+    gateway = own.gateway({"servers": [server("world", serve_world(own))], **sandboxes.configuration(agents)})
+    await asyncio.to_thread(gateway.wait_tools, "open", "find")
+    await asyncio.to_thread(sandboxes.ready, gateway, SANDBOXES)
     benchmark = find("scout")
     loaded = load(benchmark, split="short")
     oracle = Oracle(read_tasks(Path(benchmark.splits["test"].data.shipped or "") / "test.jsonl.gz"))
@@ -87,16 +85,15 @@ async def test_a_gateway_that_fails_a_fifth_of_all_requests_costs_no_point_and_n
 
 
 async def test_a_lease_that_ends_under_the_agent_is_the_infrastructures_failure(own: Lab) -> None:
-    gateway = own.gateway({"sessions": {"endpoints": own.agents(1).urls, "servers": ["files"]}})
-    await asyncio.to_thread(gateway.wait_tools, "read_file")
-    await asyncio.to_thread(eventually, "free", lambda: gateway.metric("pinnace_tools_sessions", state="free") == 1)
+    gateway = own.gateway(sandboxes.configuration(await asyncio.to_thread(sandboxes.start, own, 1)))
+    await asyncio.to_thread(sandboxes.ready, gateway, 1)
     tools = GatewayTools(GatewayOptions(gateway.url, TOKEN))
     async with tools(Item("a", "?", "x")) as its:
-        missing = await its.call("read_file", {"name": "nothing"})
+        missing = await its.call("read_file", {"path": "nothing"})
         assert missing.outcome is Outcome.TOOL_ERROR
         (lease,) = gateway.get("/sessions").json()["sessions"]
         assert gateway.http.delete(f"{gateway.url}/sessions/{lease['id']}", headers=gateway.headers).status_code == 204
-        assert (await its.call("read_file", {"name": "nothing"})).outcome is Outcome.UNAVAILABLE
+        assert (await its.call("read_file", {"path": "nothing"})).outcome is Outcome.UNAVAILABLE
     await tools.aclose()
 
 

@@ -74,16 +74,17 @@ async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _
             data=asdict(data), attempts=plan.attempts, config=dict(plan.config), revision=plan.loaded.revision
         )
         blobs.put(f"plans/{name}.json", remembered.model_dump_json(indent=1).encode())
-        told = _Teller(name, say)
+        told, records = _Teller(name, say), Records(blobs, plan.place)
         progress = await work(
             plan,
             part.agent,
             part.tools,
-            Records(blobs, plan.place),
+            records,
             options.shard,
             spending=options.spending,
             on_progress=told,
         )
+        await grade_all(plan, records)  # what a run was killed before it could, and what a judge had no answer to
         crashed |= progress.crashed
         if progress.stopped:
             say(f"{name}: stopped by the {progress.stopped}")

@@ -45,9 +45,10 @@ class LoadReports:
         context = ssl.create_default_context(cadata=self._ca) if self._url.startswith("https") else None
         options: dict[str, Any] = {"ssl": context} if context else {}
         async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=5)) as http:
+            while not self._state.configured:  # whose load it is is not known yet
+                await asyncio.sleep(_AT_MOST_EVERY)
             while True:
-                if self._state.config.uid:  # without one no configuration has been read yet
-                    await self._post(http, options)
+                await self._post(http, options)
                 await asyncio.sleep(_AT_MOST_EVERY)
                 try:
                     async with asyncio.timeout(_EVERY - _AT_MOST_EVERY):

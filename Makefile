@@ -1,6 +1,8 @@
 # Everything a newcomer, a developer and CI run. All caches live in one folder, which `make clean-cache` removes.
 export PINNACE_CACHE ?= $(HOME)/.cache/pinnace
 export UV_CACHE_DIR := $(PINNACE_CACHE)/uv-cache
+# What torch compiles for DeepSpeed.
+export TORCH_EXTENSIONS_DIR := $(PINNACE_CACHE)/torch-extensions
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -80,6 +82,7 @@ lint: setup ## ruff, mypy --strict, import contracts, schema lint, generated fil
 
 .PHONY: test
 test: cluster-build lint ## Lint and run the tests (real API server, S3, DeepSpeed; no cluster)
+	@rm -f $(TORCH_EXTENSIONS_DIR)/*/*/lock # of a compiler that was killed: everybody would wait for it without end
 	@$(VENV)/pytest $(PYTEST)
 
 .PHONY: scenarios

@@ -122,7 +122,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"agent": {"function": "no_such_module:play"}}, "agent.function 'no_such_module:play'"),
     ({"agent": {"loop": {"policy": "refine"}}}, "needs a second model"),
     ({"reward": "tests.rl.players:nothing"}, "reward 'tests.rl.players:nothing'"),
-    ({"servers": [{"kind": "other", "url": "http://x"}]}, "'other' is not known"),
+    (
+        {"servers": [{"kind": "other", "url": "http://x"}]},
+        "servers.0.kind: Input should be 'reference', 'sglang' or 'vllm'",
+    ),
     ({"loss": {"name": "ppo"}}, "loss.name: 'ppo' is not known: use grpo"),
     ({"loss": {"corrections": {"magic": {}}}}, "loss.corrections: 'magic'"),
     ({"learningRate": 1}, "learningRate: Extra inputs"),

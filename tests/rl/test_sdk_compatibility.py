@@ -108,7 +108,7 @@ async def test_the_proxy_does_what_the_table_says(serve: Serve, tokenizer: ChatT
 
 
 def test_openais_node_client_has_none_that_the_table_lacks() -> None:
-    types = node.installed(Path(__file__).parents[1] / "rollout/typescript") / "node_modules/openai/resources"
+    types = node.installed(Path(__file__).parents[2] / "e2e/rollout/typescript") / "node_modules/openai/resources"
     for method, (file, interface) in {
         "chat.completions.create": ("chat/completions/completions.d.ts", "ChatCompletionCreateParamsBase"),
         "responses.create": ("responses/responses.d.ts", "ResponseCreateParamsBase"),

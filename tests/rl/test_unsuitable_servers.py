@@ -1,6 +1,6 @@
 """A server that was started wrongly is refused with the remedy; answers that can't be true are not believed.
 
-Real servers are in tests/rollout. Here one is played that lacks something, or lies: no real one does so on demand.
+Real servers are in e2e/rollout. Here one is played that lacks something, or lies: no real one does so on demand.
 """
 
 from __future__ import annotations

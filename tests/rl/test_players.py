@@ -124,7 +124,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"reward": "tests.rl.players:nothing"}, "reward 'tests.rl.players:nothing'"),
     (
         {"servers": [{"kind": "other", "url": "http://x"}]},
-        "servers.0.kind: Input should be 'reference', 'sglang' or 'vllm'",
+        "servers.0.kind: Input should be 'reference'",
     ),
     ({"loss": {"name": "ppo"}}, "loss.name: 'ppo' is not known: use grpo"),
     ({"loss": {"corrections": {"magic": {}}}}, "loss.corrections: 'magic'"),

@@ -123,7 +123,7 @@ class Gateway:
         """Listen, and begin to keep the state in step."""
         self._began = asyncio.get_running_loop().time()
         self.control.start(self._documents(), source.endpoints(self.kube) if self.kube else None)
-        self._tasks = [asyncio.create_task(self.load.run()), asyncio.create_task(self._reap())]
+        self._tasks = [asyncio.create_task(self.load.run(self.control.configured)), asyncio.create_task(self._reap())]
         server = web.Server(self.front, request_factory=_request, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0)
         await self._runner.setup()

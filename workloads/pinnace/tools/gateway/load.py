@@ -38,15 +38,14 @@ class LoadReports:
         """A call waits for a server that has no replica: report at once."""
         self._now.set()
 
-    async def run(self) -> None:
-        """For ever."""
+    async def run(self, configured: asyncio.Event) -> None:
+        """For ever, once it is known whose load it is."""
         if not self._url:
             return
+        await configured.wait()
         context = ssl.create_default_context(cadata=self._ca) if self._url.startswith("https") else None
         options: dict[str, Any] = {"ssl": context} if context else {}
         async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=5)) as http:
-            while not self._state.configured:  # whose load it is is not known yet
-                await asyncio.sleep(_AT_MOST_EVERY)
             while True:
                 await self._post(http, options)
                 await asyncio.sleep(_AT_MOST_EVERY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -54,7 +55,9 @@ class S3Server:
             self.process = subprocess.Popen(
                 [WEED, "-logtostderr", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
                  "-s3", f"-s3.port={self.port}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
-                 "-volume.max=0", "-master.volumeSizeLimitMB=64", *ports, *grpc],
+                 "-volume.max=4096", "-master.volumeSizeLimitMB=64", *ports, *grpc],
+                # Every bucket has volumes of its own, seven at a time unless told otherwise.
+                env={**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.directory,
             )  # fmt: skip
         deadline = time.monotonic() + timeout

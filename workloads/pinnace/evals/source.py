@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,8 +150,10 @@ def _from_s3(source: str, cache: Path) -> Path:
     for name, address in names:
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with storage.open(address) as stream, path.open("wb") as file:
+        # Moved into place as a whole: another worker may be reading the copy.
+        with storage.open(address) as stream, tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
             shutil.copyfileobj(stream, file, 8 << 20)
+        Path(file.name).replace(path)
     wanted = {target / name for name, _ in names}
     for path in target.rglob("*"):
         if path.is_file() and path not in wanted:

@@ -1,4 +1,4 @@
--- Health of a MergeJob for Argo CD. The conditions are the truth; a status of an older generation says nothing yet.
+-- Health of an SFTJob, MergeJob, RLRun or EvalSuite for Argo CD. The conditions are the truth; a status of an older generation says nothing yet.
 local health = { status = "Progressing", message = "Waiting for the operator" }
 if obj.status == nil or obj.status.conditions == nil then
   return health

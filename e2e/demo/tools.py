@@ -25,8 +25,6 @@ CALLS: tuple[tuple[str, Object], ...] = (
     ("web_search", {"query": "lighthouse"}),
 )
 """`web_search` has no provider without the internet: its backup, the search of the offline world, answers."""
-
-
 SHOWN = ("pinnace_tools_calls_total{", "pinnace_tools_failovers_total{", "pinnace_tools_retries_total{")
 Call = tuple[str, str, float, str]
 
@@ -47,23 +45,22 @@ def start(kubectl: Kubectl) -> Object:
     return made
 
 
-def until_ready(kubectl: Kubectl, sandbox: Object, report: Report) -> Object:
-    """Until every server of the ToolSandbox serves; returns its status."""
+def until_ready(kubectl: Kubectl, sandbox: Object, report: Report) -> None:
+    """Until every server of the ToolSandbox serves and a sandbox is free."""
     name, servers = sandbox["metadata"]["name"], len(sandbox["spec"]["servers"])
 
-    def complete() -> Object | None:
+    def complete() -> bool:
         status: Object = (kubectl.get("toolsandbox", name) or {}).get("status", {})
         # A server that scales to zero may be there already: its first call starts it.
         ready = sum(each["state"] in ("Ready", "AtZero") for each in status.get("servers", []))
         report(f"{ready}/{servers} servers, {status.get('tools', 0)} tools")
-        return status if ready == servers and status["sessions"]["free"] else None
+        return bool(ready == servers and status["sessions"]["free"])
 
-    found: Object = kubectl.wait("the tools", complete, timeout=600, poll=1)
-    return found
+    kubectl.wait("the tools", complete, timeout=600, poll=1)
 
 
 def use(kubectl: Kubectl, name: str) -> Used:
-    """Five calls, and a pod of the server of the first one is killed before each."""
+    """Five calls; before the first and the last a pod of the server that answers them is deleted by force."""
     token = base64.b64decode((kubectl.get("secret", f"{name}-tokens") or {})["data"]["default"]).decode()
     with kubectl.port_forward(f"service/{name}", 8080) as address:
         tools, calls = asyncio.run(_calls(kubectl, name, f"http://{address}", token))
@@ -87,7 +84,7 @@ async def _calls(kubectl: Kubectl, name: str, url: str, token: str) -> tuple[int
 
 
 def kill_one(kubectl: Kubectl, name: str, server: str) -> None:
-    """kill -9 for one pod of a server."""
+    """Deletes one pod of a server by force: it vanishes without a word."""
     selector = f"pinnace.dev/name={name},pinnace.dev/server={server}"
     pod = kubectl.list("pods", selector)[0]["metadata"]["name"]
     kubectl.run("delete", "pod", pod, "--force", "--grace-period=0")

@@ -43,12 +43,12 @@ def service(name: str, selector: dict[str, str], port: int = 80) -> Object:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
-def send_signal(pod_name: str, signal_: signal.Signals, command: str = "") -> int:
-    """To every process of a pod of ours whose command line has `command`; returns how many there were."""
+def send_signal(pod_name: str, signal_: signal.Signals) -> int:
+    """To every process of a pod of ours; returns how many there were."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("PINNACE_POD") == pod_name and command in " ".join(process.cmdline()):
+            if process.environ().get("PINNACE_POD") == pod_name:
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue

@@ -22,7 +22,8 @@ DONE = ended(0, message=outcome(0, "Completed", output=OUTPUT))
 def health(resource: Object) -> tuple[str, str]:
     lua = LuaRuntime(unpack_returned_tuples=True)
     lua.globals().obj = _table(lua, resource)
-    result = lua.execute((SCRIPTS / ("toolsandbox.lua" if resource["kind"] == "ToolSandbox" else "job.lua")).read_text())
+    script = "toolsandbox.lua" if resource["kind"] == "ToolSandbox" else "job.lua"
+    result = lua.execute((SCRIPTS / script).read_text())
     return str(result.status), str(result.message)
 
 

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pinnace_operator.api.base import ApiModel, ListType, Rule, matches
+from pinnace_operator.api.base import ApiModel, ListType, matches
+from pinnace_operator.api.device import all_gpus_used, gpus_with_cuda, no_parallel_tensors_on_a_cpu
 from pinnace_operator.api.fields import HttpUrl, Image, ObjectName, whole
-from pinnace_operator.api.pod import GPU, Device, PodTemplate, Resources
+from pinnace_operator.api.pod import Device, PodTemplate, Resources
 from pinnace_operator.api.shared import exactly_one
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -37,34 +38,9 @@ class Server(ApiModel):
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
 
     rules = (
-        Rule(
-            "self.device != 'cpu' || self.tensorParallel == 1",
-            "engine.tensorParallel: device cpu has no GPUs to spread over: remove it, or set device to cuda",
-            lambda server: server.device is not Device.CPU or server.tensor_parallel == 1,
-            field=".tensorParallel",
-        ),
-        Rule(
-            "self.device != 'cuda' || (has(self.resources.limits) && self.resources.limits.exists(k, k.contains('/')))"
-            " || (has(self.podTemplate.resourceClaims) && size(self.podTemplate.resourceClaims) > 0)",
-            "engine.resources.limits: device cuda needs GPUs: add nvidia.com/gpu (as many as tensorParallel) to limits,"
-            " or podTemplate.resourceClaims",
-            lambda server: (
-                server.device is not Device.CUDA
-                or any("/" in name for name in server.resources.limits or {})
-                or bool(server.pod_template.resource_claims)
-            ),
-            field=".resources",
-        ),
-        Rule(
-            "!has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)"
-            " || string(self.resources.limits['nvidia.com/gpu']) == string(self.tensorParallel)",
-            "engine.tensorParallel: it must equal resources.limits of nvidia.com/gpu: set both alike",
-            lambda server: (
-                GPU not in (server.resources.limits or {})
-                or str((server.resources.limits or {})[GPU]) == str(server.tensor_parallel)
-            ),
-            field=".tensorParallel",
-        ),
+        no_parallel_tensors_on_a_cpu("engine"),
+        gpus_with_cuda("engine", "tensorParallel"),
+        all_gpus_used("engine", "tensorParallel"),
     )
 
 

@@ -8,46 +8,11 @@ from typing import Annotated
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, Rule
+from pinnace_operator.api.device import all_gpus_used, gpus_with_cuda, no_gpus_on_a_cpu, no_parallel_tensors_on_a_cpu
 from pinnace_operator.api.fields import DecimalString, Image, decimal_between, whole
-from pinnace_operator.api.pod import GPU, Device, PodTemplate, Resources
+from pinnace_operator.api.pod import Device, PodTemplate, Resources
 from pinnace_operator.api.sft import Precision
 from pinnace_operator.api.shared import exactly_one
-
-
-def device_rules(role: str, gpus: str, python_gpus: str) -> tuple[Rule, ...]:
-    """A device that is asked for is there, and there are as many as processes use. `gpus` is a field."""
-
-    def amount(given: ApiModel) -> str | None:
-        limits = getattr(given, "resources").limits or {}  # noqa: B009 - of each role
-        return str(limits[GPU]) if GPU in limits else None
-
-    def has_device(given: ApiModel) -> bool:
-        resources, template = getattr(given, "resources"), getattr(given, "pod_template")  # noqa: B009 - of each role
-        return any("/" in name for name in resources.limits or {}) or bool(template.resource_claims)
-
-    return (
-        Rule(
-            "self.device != 'cpu' || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",
-            f"{role}.resources.limits: device cpu uses no nvidia.com/gpu: remove it, or set {role}.device to cuda",
-            lambda given: given.device is not Device.CPU or amount(given) is None,
-            field=".resources",
-        ),
-        Rule(
-            "self.device != 'cuda' || (has(self.resources.limits) && self.resources.limits.exists(k, k.contains('/')))"
-            " || (has(self.podTemplate.resourceClaims) && size(self.podTemplate.resourceClaims) > 0)",
-            f"{role}.resources.limits: device cuda needs GPUs: add nvidia.com/gpu (as many as {gpus}) to limits, "
-            "or podTemplate.resourceClaims",
-            lambda given: given.device is not Device.CUDA or has_device(given),
-            field=".resources",
-        ),
-        Rule(
-            "!has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)"
-            f" || string(self.resources.limits['nvidia.com/gpu']) == string(self.{gpus})",
-            f"{role}.{gpus}: it must equal resources.limits of nvidia.com/gpu: set both alike",
-            lambda given: amount(given) in (None, str(getattr(given, python_gpus))),
-            field=f".{gpus}",
-        ),
-    )
 
 
 class RolloutServer(ApiModel):
@@ -69,13 +34,10 @@ class RolloutServer(ApiModel):
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
 
     rules = (
-        *device_rules("rollout", "tensorParallel", "tensor_parallel"),
-        Rule(
-            "self.device != 'cpu' || self.tensorParallel == 1",
-            "rollout.tensorParallel: device cpu has no GPUs to spread over: remove it, or set device to cuda",
-            lambda server: server.device is not Device.CPU or server.tensor_parallel == 1,
-            field=".tensorParallel",
-        ),
+        no_gpus_on_a_cpu("rollout"),
+        gpus_with_cuda("rollout", "tensorParallel"),
+        all_gpus_used("rollout", "tensorParallel"),
+        no_parallel_tensors_on_a_cpu("rollout"),
     )
 
 
@@ -177,7 +139,9 @@ class RLTrainer(ApiModel):
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
 
     rules = (
-        *device_rules("trainer", "processes", "processes"),
+        no_gpus_on_a_cpu("trainer"),
+        gpus_with_cuda("trainer", "processes"),
+        all_gpus_used("trainer", "processes"),
         Rule(
             "self.engine != 'Torch' || self.processes == 1",
             "trainer.processes: engine Torch has one process: set it to 1, or engine to DeepSpeed",

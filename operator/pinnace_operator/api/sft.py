@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, Rule
+from pinnace_operator.api.device import all_gpus_used, gpus_with_cuda, no_gpus_on_a_cpu
 from pinnace_operator.api.fields import DecimalString, Image, decimal_between, whole
 from pinnace_operator.api.job import JobSpec
 from pinnace_operator.api.metadata import ObjectMeta, name_rules
-from pinnace_operator.api.pod import GPU, Device, PodTemplate, Resources
+from pinnace_operator.api.pod import Device, PodTemplate, Resources
 from pinnace_operator.api.shared import (
     ConfigMapSource,
     DataSource,
@@ -214,35 +215,9 @@ class TrainerRole(ApiModel):
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
 
     rules = (
-        Rule(
-            "self.device != 'cpu' || !has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)",
-            "trainer.resources.limits: device cpu uses no nvidia.com/gpu: remove it, or set trainer.device to cuda",
-            lambda role: role.device is not Device.CPU or GPU not in (role.resources.limits or {}),
-            field=".resources",
-        ),
-        Rule(
-            "self.device != 'cuda' || (has(self.resources.limits) && self.resources.limits.exists(k, k.contains('/')))"
-            " || (has(self.podTemplate.resourceClaims) && size(self.podTemplate.resourceClaims) > 0)",
-            "trainer.resources.limits: device cuda needs GPUs: add nvidia.com/gpu (as many as processesPerNode) "
-            "to limits, or podTemplate.resourceClaims",
-            lambda role: (
-                role.device is not Device.CUDA
-                or any("/" in name for name in role.resources.limits or {})
-                or bool(role.pod_template.resource_claims)
-            ),
-            field=".resources",
-        ),
-        Rule(
-            "!has(self.resources.limits) || !('nvidia.com/gpu' in self.resources.limits)"
-            " || string(self.resources.limits['nvidia.com/gpu']) == string(self.processesPerNode)",
-            "trainer.processesPerNode: it must equal resources.limits of nvidia.com/gpu, a process for each GPU: "
-            "set both alike",
-            lambda role: (
-                GPU not in (role.resources.limits or {})
-                or str((role.resources.limits or {})[GPU]) == str(role.processes_per_node)
-            ),
-            field=".processesPerNode",
-        ),
+        no_gpus_on_a_cpu("trainer"),
+        gpus_with_cuda("trainer", "processesPerNode"),
+        all_gpus_used("trainer", "processesPerNode", remark=", a process for each GPU"),
     )
 
 

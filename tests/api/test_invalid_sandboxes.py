@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,23 +11,11 @@ from hypothesis import strategies as st
 from pinnace_operator.api.toolsandbox import ToolSandbox
 from pydantic import ValidationError
 
-Manifest = dict[str, Any]
+from .cases import Case, Manifest
+
 TIME = {"name": "time", "catalogue": "time"}
 IMAGE = {"name": "mine", "image": "registry.example.com/mine:1"}
 SEARCH = {"name": "time.now"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A patch of the smallest valid ToolSandbox (paths below spec, or `metadata.…`), and what the message has."""
-
-    id: str
-    patch: dict[str, Any]
-    says: tuple[str, ...]
-
-    @property
-    def paths(self) -> dict[str, Any]:
-        return {path if path.startswith("metadata.") else f"spec.{path}": value for path, value in self.patch.items()}
 
 
 def server(id_: str, fields: dict[str, Any], *says: str, base: dict[str, Any] | None = None) -> Case:

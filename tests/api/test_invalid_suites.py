@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from pinnace_operator.api.evalsuite import EvalSuite
 from pydantic import ValidationError
 
+from .cases import Case, Manifest
 from .conftest import patched
 
-Manifest = dict[str, Any]
 ENDPOINT = {"url": "https://models.example.com/v1", "tokenizer": "Qwen/Qwen3-4B"}
 
 
@@ -28,20 +27,6 @@ def smallest() -> Manifest:
             "benchmarks": [{"name": "gaia"}],
         },
     }
-
-
-@dataclass(frozen=True)
-class Case:
-    """A patch of the smallest valid suite (paths below spec, or `metadata.…`), and what the message has."""
-
-    id: str
-    patch: dict[str, Any]
-    says: tuple[str, ...]
-
-    @property
-    def manifest(self) -> Manifest:
-        paths = {path if path.startswith("metadata.") else f"spec.{path}": value for path, value in self.patch.items()}
-        return patched(smallest(), paths)
 
 
 def one(**benchmark: Any) -> dict[str, Any]:
@@ -130,7 +115,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_user_is_told_field_and_remedy(case: Case, message: Callable[[Manifest], str]) -> None:
-    told = message(case.manifest)
+    told = message(patched(smallest(), case.paths))
     assert told, "the API server accepted it"
     assert not [part for part in case.says if part not in told], told
 
@@ -138,7 +123,7 @@ def test_the_user_is_told_field_and_remedy(case: Case, message: Callable[[Manife
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_python_refuses_it_too(case: Case) -> None:
     with pytest.raises(ValidationError):
-        EvalSuite.from_manifest(case.manifest)
+        EvalSuite.from_manifest(patched(smallest(), case.paths))
 
 
 @pytest.mark.parametrize(

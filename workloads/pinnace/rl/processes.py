@@ -68,8 +68,10 @@ def front(config: RunConfig) -> None:
     key = run_key()
 
     async def app() -> web.Application:
+        tokenizer = ChatTokenizer.from_directory(config.model)
+        needs = Needs(tokenizer=tokenizer, context_tokens=config.context_tokens)
         fleet = Fleet(
-            {one.url: connector(one, config) for one in config.servers},
+            {one.url: connector(one, needs) for one in config.servers},
             weights_at(config.storage, config.folder),
             probe=config.probe,
             temperature=config.temperature,
@@ -78,7 +80,7 @@ def front(config: RunConfig) -> None:
         sampling = config.sampling
         capture = Capture(
             engine=fleet,
-            tokenizer=ChatTokenizer.from_directory(config.model),
+            tokenizer=tokenizer,
             sessions=Sessions({"train": sampling, "validation": sampling}),
             context_tokens=config.context_tokens,
         )
@@ -87,7 +89,7 @@ def front(config: RunConfig) -> None:
     serve(app(), config.proxy)
 
 
-def connector(server: ServerConfig, config: RunConfig) -> Connect:
+def connector(server: ServerConfig, needs: Needs) -> Connect:
     """Makes the adapter of the server's kind, once the server answers."""
 
     async def reference() -> RolloutEngine:
@@ -95,8 +97,7 @@ def connector(server: ServerConfig, config: RunConfig) -> Connect:
 
     async def real() -> RolloutEngine:
         # A server that a killed proxy left paused goes on: the fleet loads weights next.
-        tokenizer = ChatTokenizer.from_directory(config.model)
-        return await connect(server.url, Needs(tokenizer=tokenizer, context_tokens=config.context_tokens), resume=True)
+        return await connect(server.url, needs, resume=True)
 
     return reference if server.kind == "reference" else real
 

@@ -47,10 +47,11 @@ def install_operator(cluster: Cluster, *values: str) -> None:
         values: more of helm's `--set`, as `key=value`.
     """
     kubectl = Kubectl(cluster.kubeconfig, SYSTEM_NAMESPACE)
-    # Helm installs CRDs but never upgrades them, and a cluster that was kept may have older ones.
+    # Helm installs CRDs but never upgrades them, and a cluster that was kept may have older ones. Helm must not apply
+    # them a second time: it reads some numbers otherwise than kubectl, and the API server calls that a conflict.
     kubectl.run("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds"))
     settings = [f"--set={each}" for each in ("image.registry=localhost", *values)]
-    kubectl.helm("upgrade", "--install", "pinnace", str(CHART), "--create-namespace", "--wait", *settings)
+    kubectl.helm("upgrade", "--install", "pinnace", str(CHART), "--create-namespace", "--skip-crds", "--wait", *settings)
 
 
 def namespace(cluster: Cluster, name: str) -> Kubectl:

@@ -47,8 +47,8 @@ def install_operator(cluster: Cluster, *values: str) -> None:
         values: more of helm's `--set`, as `key=value`.
     """
     kubectl = Kubectl(cluster.kubeconfig, SYSTEM_NAMESPACE)
-    # Helm installs CRDs but never upgrades them, and a cluster that was kept may have older ones. Helm must not apply
-    # them a second time: it reads some numbers otherwise than kubectl, and the API server calls that a conflict.
+    # Helm never upgrades CRDs, and a cluster that was kept may have older ones. Helm then skips them: its own apply of
+    # the same file can be a conflict (seen on RLRun's).
     kubectl.run("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds"))
     settings = [f"--set={each}" for each in ("image.registry=localhost", *values)]
     kubectl.helm("upgrade", "--install", "pinnace", str(CHART), "--create-namespace", "--skip-crds", "--wait", *settings)

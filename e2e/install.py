@@ -51,7 +51,9 @@ def install_operator(cluster: Cluster, *values: str) -> None:
     # the same file can be a conflict (seen on RLRun's).
     kubectl.run("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds"))
     settings = [f"--set={each}" for each in ("image.registry=localhost", *values)]
-    kubectl.helm("upgrade", "--install", "pinnace", str(CHART), "--create-namespace", "--skip-crds", "--wait", *settings)
+    kubectl.helm(
+        "upgrade", "--install", "pinnace", str(CHART), "--create-namespace", "--skip-crds", "--wait", *settings
+    )
 
 
 def namespace(cluster: Cluster, name: str) -> Kubectl:

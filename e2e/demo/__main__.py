@@ -1,4 +1,4 @@
-"""`make demo`: from a bare machine to tools that survive and a tuned, fused model that answers, everything real."""
+"""`make demo`: from a bare machine to tools that survive and a tuned, fused model that is better, everything real."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import openai
 import typer
 import yaml
 from pinnace.tiny.task import TOOLS
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 
 from e2e import install
 from e2e.apiserver import BIN
 from e2e.cluster import Cluster, ClusterError, cluster
-from e2e.demo import tools
+from e2e.cluster.addons import S3Access
+from e2e.demo import evaluation, tools
 from e2e.demo.stages import Report, Stages
 from e2e.images.errors import ImageError
 from e2e.images.recipe import RECIPES
@@ -139,7 +140,21 @@ def use_tools(stages: Stages, kubectl: Kubectl) -> None:
         raise DemoFailed(f"calls failed: {', '.join(failed)}")
 
 
-def run(stages: Stages, kube: Cluster) -> str:
+def evaluate(stages: Stages, kubectl: Kubectl, names: list[str], s3: S3Access) -> list[RenderableType]:
+    """Waits for the evaluation; returns what it came to."""
+    with stages.stage("Wait for the evaluation: has training made it better?") as report:
+        suites = evaluation.until_complete(kubectl, names, report)
+    stages.console.print(kubectl.run("get", "evalsuite"), style="dim")
+    for each in suites:
+        if (failed := condition(each, "Failed")).get("status") == "True":
+            raise DemoFailed(f"the EvalSuite {each['metadata']['name']} failed: {failed.get('message')}")
+    reports = [each["status"]["output"]["uri"] for each in suites]
+    addresses = "\n".join(f"report      {uri}/report.html" for uri in reports)
+    copy = evaluation.copy_report(s3, reports[-1])
+    return ["", evaluation.table(suites), "", f"{addresses}\n            the last one is copied to {copy}"]
+
+
+def run(stages: Stages, kube: Cluster) -> Group:
     """All stages in order; returns the summary."""
     with stages.stage("Build the images that changed") as report:
         install.build_images(IMAGES, report)
@@ -154,6 +169,8 @@ def run(stages: Stages, kube: Cluster) -> str:
     model = yaml.safe_load((SAMPLES / "sft-demo.yaml").read_text())["spec"]["model"]["uri"]
     with stages.stage("Make a tiny Qwen3 and put it into S3"):
         make_tiny_model(kubectl, model)
+    with stages.stage("Ask for an evaluation of three models to come: kubectl apply -f crds/samples/eval-demo.yaml"):
+        names = evaluation.start(kubectl)
     with stages.stage("Fine-tune it: kubectl apply -f crds/samples/sft-demo.yaml") as report:
         tuned = follow(kubectl, "sft-demo.yaml", report)
     with stages.stage("Fuse it with the model it was: kubectl apply -f crds/samples/merge-demo.yaml") as report:
@@ -163,7 +180,9 @@ def run(stages: Stages, kube: Cluster) -> str:
         serve(kubectl, merged["status"]["output"]["uri"])
     with stages.stage("Ask it"):
         dialogue = ask(kubectl)
-    return summary(tuned, merged, dialogue)
+    kubectl.run("delete", "deployment", "demo-model")
+    scores = evaluate(stages, kubectl, names, kube.s3)
+    return Group(summary(tuned, merged, dialogue), *scores)
 
 
 def summary(tuned: Object, merged: Object, dialogue: str) -> str:
@@ -193,9 +212,9 @@ def main(
     kube = cluster(provider, Console(stderr=True, style="dim"))
     code = 1
     try:
-        text = run(stages, kube)
+        shown = run(stages, kube)
         stages.console.print(
-            Panel(text, title="Pinnace", subtitle=f"{sum(stages.times.values()):.0f} s in all", expand=False)
+            Panel(shown, title="Pinnace", subtitle=f"{sum(stages.times.values()):.0f} s in all", expand=False)
         )
         code = 0
     except (ClusterError, ImageError, CommandError, TimeoutError, DemoFailed, openai.OpenAIError) as error:

@@ -82,6 +82,11 @@ CASES = [
         {"toolSandbox": {"name": "tools"}},
         ("spec.engine", "toolParser", "set agent.dialect to Hermes"),
     ),
+    Case(
+        "a tool's name",
+        {"toolSandbox": {"name": "tools", "tools": ["web.search"]}, "agent": {"dialect": "Hermes"}},
+        ("spec.toolSandbox.tools[0]", "such as 'web_search'"),
+    ),
     # Benchmarks
     Case("no benchmarks", {"benchmarks": []}, ("spec.benchmarks", "at least 1 items")),
     Case("benchmark twice", {"benchmarks": [{"name": "gaia"}, {"name": "gaia"}]}, ("spec.benchmarks[1]", "Duplicate")),

@@ -119,6 +119,16 @@ async def test_a_lease_is_given_back_whatever_ends_the_attempt(gateway: Gateway)
     await used.aclose()
 
 
+async def test_an_attempt_that_is_offered_nothing_of_a_sandbox_takes_none(gateway: Gateway) -> None:
+    used = GatewayTools(GatewayOptions(gateway.url, TOKEN), ["open"])
+    await asyncio.to_thread(eventually, "all sandboxes", lambda: free(gateway) == PODS)
+    async with used(Item("a", "?", "x")) as its:
+        assert [each["function"]["name"] for each in await its.schemas()] == ["open"]
+        assert (await its.call("open", {"url": "http://world.test/"})).outcome is Outcome.OK
+        assert free(gateway) == PODS
+    await used.aclose()
+
+
 async def test_an_attempt_waits_for_a_sandbox_and_is_not_the_agents_failure_if_none_comes(gateway: Gateway) -> None:
     used, item = tools(gateway), Item("a", "?", "x")
     async with used(item), used(item):

@@ -23,7 +23,7 @@ from pinnace_operator.api.evalsuite import EvalSuiteSpec
 from pinnace_operator.api.outcome import Outcome
 
 from e2e.faults.model import Answer, Request
-from e2e.gateway.lab import lab, server
+from e2e.gateway.lab import Gateway, lab, server
 from e2e.s3 import ACCESS_KEY, SECRET_KEY
 from e2e.synthetic import questions, write
 
@@ -247,12 +247,17 @@ def test_at_the_bound_of_its_budget_a_suite_reports_what_it_has(place: Place, mo
     assert told.output is not None
 
 
-def test_ones_own_benchmark_comes_from_a_config_map(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_question(place: Place, **more: Any) -> Manifest:
+    """A benchmark of one's own, from a ConfigMap."""
     folder = place.config_maps / "mine"
-    folder.mkdir(parents=True)
-    (folder / "own.yaml").write_text("name: own\ndata: q.jsonl\ngrader: number\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "own.yaml").write_text(json.dumps({"name": "own", "data": "q.jsonl", "grader": "number", **more}))
     (folder / "q.jsonl").write_text('{"question": "2 + 2?", "answer": "4"}\n')
-    benchmark = {"name": "own", "source": {"configMap": {"name": "mine", "key": "own.yaml"}}}
+    return {"name": "own", "attempts": 1, "source": {"configMap": {"name": "mine", "key": "own.yaml"}}}
+
+
+def test_ones_own_benchmark_comes_from_a_config_map(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = own_question(place)
     check.preflight(place.read(place.job(benchmark=benchmark)))
     with serving(sums, context=8192) as model:
         told = run(place, model.url, monkeypatch, benchmark=benchmark)
@@ -289,24 +294,71 @@ def test_what_can_not_work_is_said_before_a_model_is_served(
         check.preflight(place.read(place.job(resolved=resolved, **change)))
 
 
-def test_tools_are_asked_for_with_the_token_that_the_pods_have(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """With the token that the pods have."""
     with lab(tmp_path) as gateways:
-        gateway = gateways.gateway({"servers": [server("everything", gateways.backend())]})
-        gateway.wait_tools("echo")
-        resolved = {"toolSandbox": {"uri": gateway.url, "secretName": "tools-tokens", "key": "default"}}
-        job = place.read(place.job(toolSandbox={"name": "tools"}, resolved=resolved))
-        monkeypatch.setenv("PINNACE_TOOLS_TOKEN", gateway.token)
-        # What opens the tools of an attempt has tests of its own.
-        monkeypatch.setattr("pinnace.evals.suite.options._tools", lambda job: "none")
+        made = gateways.gateway({"servers": [server("everything", gateways.backend())]})
+        made.wait_tools("echo")
+        monkeypatch.setenv("PINNACE_TOOLS_TOKEN", made.token)
+        yield made
+
+
+def in_sandbox(gateway: Gateway, *tools: str, **change: Any) -> Manifest:
+    """What a job has more with a ToolSandbox, of which these tools are offered."""
+    resolved = {"toolSandbox": {"uri": gateway.url, "secretName": "tools-tokens", "key": "default"}}
+    return {"toolSandbox": {"name": "tools", "tools": list(tools)}, "resolved": resolved, **change}
+
+
+def test_tools_are_asked_for_with_the_token_that_the_pods_have(
+    place: Place, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = place.read(place.job(benchmark=own_question(place), **in_sandbox(gateway)))
+    check.preflight(job)
+    monkeypatch.setenv("PINNACE_TOOLS_TOKEN", "another")
+    with pytest.raises(InvalidSpec, match=r"check toolSandbox\.tenant"):
         check.preflight(job)
-        monkeypatch.setenv("PINNACE_TOOLS_TOKEN", "another")
-        with pytest.raises(InvalidSpec, match=r"check toolSandbox\.tenant"):
-            check.preflight(job)
-        gateway.stop()
-        with pytest.raises(OutOfReach, match="can't be reached"):
-            check.preflight(job)
+    gateway.stop()
+    with pytest.raises(OutOfReach, match="can't be reached"):
+        check.preflight(job)
+
+
+@pytest.mark.parametrize(
+    ("tools", "needs", "context", "told"),
+    [
+        (["ehco"], [], 4096, r"toolSandbox\.tools ehco: .* has no such tool; there is echo"),
+        (["echo"], ["add"], 4096, r"toolSandbox\.tools leaves out 'add'"),
+        ([], ["adds"], 4096, r"has no tool 'adds', which these questions need"),
+        ([], [], 520, r"\d+ tool definitions .* a context of 520, .* choose tools by toolSandbox\.tools"),
+    ],
+    ids=["unknown", "needed", "missing", "too many"],
+)
+def test_tools_that_can_not_be_offered_are_said_before_a_model_is_served(
+    place: Place, gateway: Gateway, tools: list[str], needs: list[str], context: int, told: str
+) -> None:
+    agent = {"contextTokens": context, "turnTokens": 128}
+    job = place.job(benchmark=own_question(place, needs=needs), **in_sandbox(gateway, *tools, agent=agent))
+    with pytest.raises(InvalidSpec, match=told):
+        check.preflight(place.read(job))
+
+
+def test_the_agent_is_offered_what_was_chosen_else_what_the_questions_need(
+    place: Place, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = str(place.storage.settings.root / "shared")
+    with serving(sums, context=16384) as model:
+
+        def offered(*chosen: str) -> list[set[str]]:
+            """Of each attempt."""
+            before = len(model.requests)
+            change = in_sandbox(gateway, *chosen, records=shared, benchmark=own_question(place, needs=["add"]))
+            run(place, model.url, monkeypatch, name="-".join(("suite", *chosen)), **change)
+            lists = [{each["function"]["name"] for each in asked["tools"]} for asked in model.requests[before:]]
+            return [names - {"recall"} for names in lists if names != {"probe"}]
+
+        assert offered() == [{"add"}]
+        assert offered("add") == [], "the same tools are another configuration"
+        assert offered("add", "echo") == [{"add", "echo"}]
 
 
 def test_a_judge_that_is_down_is_no_reason_to_give_up(place: Place) -> None:

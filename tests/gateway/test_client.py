@@ -20,6 +20,7 @@ from e2e.stored import raw_client
 async def test_calls_end_in_typed_results_whatever_happens(gateway: Gateway) -> None:
     async with ToolClient(gateway.url, token=gateway.token) as tools:
         assert {"echo", "add"} <= {each["function"]["name"] for each in await tools.tools()}
+        assert (await tools.listing())["inSessions"] == []
         good = await tools.call("add", {"a": 1, "b": 2})
         assert (good.outcome, good.structured, good.ok) == (Outcome.OK, {"sum": 3}, True)
         wrong = await tools.call("add", {"a": "x", "b": 2})

@@ -45,6 +45,7 @@ def test_their_tools_are_listed_under_names_of_their_own(before: Gateway) -> Non
     assert {"sql", "write_query", "graph", "create_entities", "read_file", "filesystem__read_file"} <= set(names)
     assert not {"append_insight", "read_query", "read_graph"} & set(names), "excluded, or known by an alias"
     assert len(names) == len(set(names))
+    assert set(before.get("/tools").json()["inSessions"]) == set(names), "all of them need a lease"
 
 
 def test_each_lease_has_its_own_server_on_its_own_files(before: Gateway, two: list[dict[str, str]]) -> None:

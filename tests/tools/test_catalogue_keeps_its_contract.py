@@ -200,7 +200,7 @@ async def test_a_server_that_is_not_installed_says_what_to_do(tmp_path: Path) ->
 async def test_a_server_that_lacks_a_declared_tool_is_not_ready(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     from .conftest import eventually
 
-    changed = entry("calculator").model_copy(update={"tools": ("calculate", "convert_units", "integrate")})
+    changed = entry("calculator").model_copy(update={"tools": ("add", "calculate", "convert_units", "integrate")})
     async with of_entry(changed, dict(os.environ), frozenset(), tmp_path, Limits()) as bridge:
         caller = Caller(bridge.url, http)
 

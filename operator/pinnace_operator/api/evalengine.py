@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, matches
-from pinnace_operator.api.device import all_gpus_used, gpus_with_cuda, no_parallel_tensors_on_a_cpu
+from pinnace_operator.api.device import all_gpus_used, gpus_with_cuda, no_gpus_on_a_cpu, no_parallel_tensors_on_a_cpu
 from pinnace_operator.api.fields import HttpUrl, Image, ObjectName, whole
 from pinnace_operator.api.pod import Device, PodTemplate, Resources
 from pinnace_operator.api.shared import exactly_one
@@ -38,6 +38,7 @@ class Server(ApiModel):
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
 
     rules = (
+        no_gpus_on_a_cpu("engine"),
         no_parallel_tensors_on_a_cpu("engine"),
         gpus_with_cuda("engine", "tensorParallel"),
         all_gpus_used("engine", "tensorParallel"),

@@ -26,6 +26,7 @@ from pinnace_operator.api.job import JobSpec
 from pinnace_operator.api.metadata import ObjectMeta, name_rules
 from pinnace_operator.api.pod import PodTemplate, Resources
 from pinnace_operator.api.shared import ModelSource
+from pinnace_operator.api.toolpolicy import Alias
 
 _Price = Annotated[
     DecimalString, decimal_between("0", "1000000", 'must be a decimal in quotes, not below 0, such as "0.15"')
@@ -47,6 +48,13 @@ class ToolSandboxRef(ApiModel):
     """Its name."""
     tenant: ConfigMapKey = "default"
     """Whose token is used: a key of the Secret with the sandbox's tokens."""
+
+
+class EvalTools(ToolSandboxRef):
+    """A ToolSandbox, and which of its tools the agent is offered."""
+
+    tools: Annotated[tuple[Alias, ...], Field(max_length=256), ListType("set")] = ()
+    """Names as the gateway lists them. Absent: what a benchmark says that it needs, else all that there are."""
 
 
 class EvalBudget(ApiModel):
@@ -93,7 +101,7 @@ class EvalSuiteSpec(JobSpec):
     """The model to serve; absent with engine.external."""
     engine: Engine
     agent: EvalAgent = Field(default_factory=EvalAgent)
-    tool_sandbox: ToolSandboxRef | None = None
+    tool_sandbox: EvalTools | None = None
     """Tools for the agent; absent: it has none."""
     benchmarks: Annotated[
         tuple[EvalBenchmark, ...], Field(min_length=1, max_length=MOST_BENCHMARKS), ListType("map", ("name",))

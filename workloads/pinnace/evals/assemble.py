@@ -27,7 +27,8 @@ from .errors import BadPlan
 from .graders import Judge
 from .own import read_own
 from .plan import Plan, ToolsFor, configuration
-from .tools import tools_for
+from .preflight import check_room
+from .tools import GatewayTools, check_gateway, tools_for
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
                     "config.json", "generation_config.json")  # fmt: skip
@@ -45,7 +46,13 @@ class EndpointOptions:
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """What shapes the agent. `context` in tokens; `tools` as `tools_for` takes it; `tools_digest`: of a gateway's."""
+    """What shapes the agent.
+
+    Attributes:
+        context: in tokens.
+        tools: as `tools_for` takes it.
+        offered: names of the gateway's tools that the agent gets; none: what the benchmark needs, else all.
+    """
 
     endpoint: EndpointOptions
     tokenizer: str
@@ -57,7 +64,7 @@ class AgentOptions:
     limits: Limits = field(default_factory=Limits)
     second: EndpointOptions | None = None
     tools: str = "none"
-    tools_digest: str | None = None
+    offered: Sequence[str] = ()
     model_digest: str | None = None
 
 
@@ -97,21 +104,30 @@ class Assembled:
     tools: ToolsFor
 
 
-def assemble(
+async def assemble(
     loaded: Loaded, options: AgentOptions, *, attempts: int, profile: str, judge: EndpointOptions | None
 ) -> Assembled:
-    """Plan, agent and tools, checked.
+    """Plan, agent and tools, checked. A gateway is asked for its tools.
 
     Raises:
         EvalError, pinnace.agent.PolicyError, pinnace.chat.TokenizerError, ValueError
     """
-    agent = make_agent(loaded, options)
+    agent, needs = make_agent(loaded, options), loaded.benchmark.needs
+    if needs and options.tools == "none":
+        raise BadPlan(
+            f"{loaded.benchmark.name} needs the tools {', '.join(needs)}: give a ToolSandbox by --tools http://…"
+        )
+    tools, said = tools_for(options.tools, options.offered or needs), options.tools
+    if isinstance(tools, GatewayTools):
+        said = await check_gateway(tools, loaded.items, options.tools, needs=needs)
+    elif options.offered:
+        raise BadPlan("--offer chooses among the tools of a ToolSandbox: give it by --tools http://…")
     config = configuration(
         agent,
         loaded,
         model_digest=options.model_digest,
         sampling=options.sampling.request(),
-        tools=options.tools_digest or options.tools,
+        tools=said,
         second=options.second.model if options.second else None,
     )
     plan = Plan(
@@ -123,7 +139,9 @@ def assemble(
         judge=judge_at(judge),
     )
     plan.check()
-    return Assembled(plan, agent, tools_for(options.tools))
+    if isinstance(tools, GatewayTools):
+        check_room(plan, agent, await tools.offer())
+    return Assembled(plan, agent, tools)
 
 
 def judge_at(options: EndpointOptions | None) -> Judge | None:

@@ -75,6 +75,10 @@ def run(  # noqa: PLR0913, PLR0917 - options of a command line
     tools: Annotated[
         str, typer.Option(help="none, a ToolSandbox's http://… (key in PINNACE_TOOLS_TOKEN), or module:function")
     ] = "none",
+    offer: Annotated[
+        list[str] | None,
+        typer.Option(help="offer only these of the ToolSandbox's tools; default what the benchmark needs, else all"),
+    ] = None,
     context: Annotated[int | None, typer.Option(help="tokens; default the server's")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="the most that one turn may write")] = 4096,
     temperature: Annotated[float | None, typer.Option(help="default the server's")] = None,
@@ -114,6 +118,7 @@ def run(  # noqa: PLR0913, PLR0917 - options of a command line
                 limits=Limits(turns=turns, wall_seconds=wall_seconds),
                 second=second,
                 tools=tools,
+                offered=offer or (),
             ),
             out=out,
             attempts=attempts,

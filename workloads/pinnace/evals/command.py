@@ -11,7 +11,6 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
 
 from .assemble import AgentOptions, Assembled, DataOptions, EndpointOptions, assemble, find_data, judge_at
-from .benchmark import Loaded
 from .blobs import Blobs, open_blobs
 from .errors import BadPlan
 from .grading import grade_all
@@ -22,7 +21,6 @@ from .records import Records, Unit
 from .report import Summary, summarise_run
 from .report.page import Compared
 from .report.write import read_summaries, read_trajectories, write_report
-from .tools import GatewayTools, check_gateway, tools_for
 from .worker import Progress, Shard, Spending, work
 
 
@@ -95,13 +93,9 @@ async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _
 async def prepare(options: RunOptions) -> list[Assembled]:
     """Loads and checks. Raises `EvalError`, `pinnace.agent.PolicyError`, `pinnace.chat.TokenizerError`."""
     loaded = [find_data(each) for each in options.data]
-    for each in loaded:
-        if each.benchmark.needs and options.agent.tools == "none":
-            wanted = ", ".join(each.benchmark.needs)
-            raise BadPlan(f"{each.benchmark.name} needs the tools {wanted}: give a ToolSandbox by --tools http://…")
-    agent = await _checked(options, loaded)
+    agent = await _served(options.agent)
     parts = [
-        assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)
+        await assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)
         for each in loaded
     ]
     for part in parts:
@@ -109,18 +103,13 @@ async def prepare(options: RunOptions) -> list[Assembled]:
     return parts
 
 
-async def _checked(options: RunOptions, loaded: Sequence[Loaded]) -> AgentOptions:
-    """The agent's options with what model and tools say of themselves filled in."""
-    agent, tools = options.agent, tools_for(options.agent.tools)
+async def _served(agent: AgentOptions) -> AgentOptions:
+    """The agent's options with what the endpoint says of its model filled in."""
     client = AsyncOpenAI(base_url=agent.endpoint.url, api_key=agent.endpoint.api_key, timeout=60, max_retries=2)
     served = await look(client, agent.endpoint.model or None)
     context = check_context(served, agent.context or None, agent.sampling.max_tokens)
     if agent.dialect == "native" and agent.tools != "none":
         await check_tools(client, served.model)
-    if isinstance(tools, GatewayTools):
-        items = [item for each in loaded for item in each.items]
-        needs = [name for each in loaded for name in each.benchmark.needs]
-        agent = replace(agent, tools_digest=await check_gateway(tools, items, agent.tools, needs=needs))
     second = agent.second
     if second is not None and not second.model:
         second = replace(second, model=served.model)

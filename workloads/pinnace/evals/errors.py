@@ -35,6 +35,10 @@ class ToolsUnavailable(EvalError):
     """The ToolSandbox did not give an attempt its tools. Not the agent's doing: the attempt is not finished."""
 
 
+class ToolsRefused(ToolsUnavailable):
+    """The gateway is there and doesn't let us in."""
+
+
 class BadPlan(EvalError):
     """The evaluation can't work as it is asked for."""
 

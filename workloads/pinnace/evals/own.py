@@ -67,6 +67,7 @@ class OwnBenchmark(_Part):
     system: str = TAG
     rule: str = "tag|final"
     blocked: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _known(self) -> OwnBenchmark:
@@ -117,6 +118,7 @@ def _benchmark(own: OwnBenchmark, folder: Path) -> Benchmark:
         rule=own.rule,
         profiles={"official": Profile(_grader(own, folder), judge=own.judge.model if own.judge else None)},
         blocked=own.blocked,
+        needs=own.needs,
     )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pinnace.agent import Agent
+
 from .errors import BadPlan, EndpointDown
+from .plan import Plan
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -68,6 +72,18 @@ def check_context(served: Served, context: int | None, reserve: int) -> int:
             f"a context of {chosen} leaves too little beside --max-tokens {reserve}: lower the latter below half"
         )
     return chosen
+
+
+def check_room(plan: Plan, agent: Agent, tools: Sequence[Mapping[str, Any]]) -> None:
+    """Whether a turn fits beside the tools' definitions and the longest question. Raises `BadPlan`."""
+    task = max(map(plan.task, plan.loaded.items), key=lambda each: len(each.question))
+    messages = [{"role": "system", "content": task.system}, {"role": "user", "content": task.question}]
+    opening, context, turn = agent.counter.head(messages, tools), agent.budget.context, agent.budget.reserve
+    if opening + turn > agent.budget.limit:
+        raise BadPlan(
+            f"{len(tools)} tool definitions and the longest question need {opening} tokens of a context of {context}, "
+            f"in which a turn may have {turn}: choose tools by --offer, or serve a longer context"
+        )
 
 
 async def check_tools(client: AsyncOpenAI, model: str) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from pinnace.agent import NoTools, Tools
 from pinnace.tools.client import GatewayRefused, Session, ToolClient
 from pinnace.tools.outcome import Outcome, ToolResult
 
-from .errors import BadPlan, ToolsUnavailable
+from .errors import BadPlan, ToolsRefused, ToolsUnavailable
 from .item import Item
 from .plan import ToolsFor
 
@@ -51,46 +52,62 @@ class GatewayOptions:
 
 
 class GatewayTools:
-    """A gateway's tools, the same list for every attempt; typed outcomes come through as they are."""
+    """A gateway's tools, the same list for every attempt; typed outcomes come through as they are.
 
-    def __init__(self, options: GatewayOptions) -> None:
+    Args:
+        offered: names of those that the agent gets; none: all.
+    """
+
+    def __init__(self, options: GatewayOptions, offered: Sequence[str] = ()) -> None:
         self._options = options
+        self._offered = offered
         self.client = ToolClient(options.url, token=options.token, token_file=options.token_file)
-        self._listed: list[dict[str, Any]] | None = None
+        self._listed: dict[str, dict[str, Any]] | None = None
+        self._in_sessions: frozenset[str] = frozenset()
 
-    async def list(self, *, patience: float | None = None) -> list[dict[str, Any]]:
-        """The tools in OpenAI's form, asked for once. Raises `ToolsUnavailable`."""
+    async def list(self, *, patience: float | None = None) -> dict[str, dict[str, Any]]:
+        """All tools by name, in OpenAI's form, asked for once. Raises `ToolsUnavailable`."""
         if self._listed is None:
-            self._listed = await self._insist(self.client.tools, patience=patience)
+            told = await self._insist(self.client.listing, patience=patience)
+            self._listed = {each["function"]["name"]: each for each in told["tools"]}
+            self._in_sessions = frozenset(told["inSessions"])
         return self._listed
 
+    async def offer(self) -> Sequence[dict[str, Any]]:
+        """The tools that the agent gets. Raises `ToolsUnavailable`, and `BadPlan` if one of them is not there."""
+        listed = await self.list()
+        for name in self._offered:
+            if name not in listed:
+                near = ", ".join(get_close_matches(name, listed, n=3, cutoff=0.4)) or f"{len(listed)} others"
+                raise BadPlan(f"--offer {name}: {self._options.url} has no such tool; there is {near}")
+        return [each for name, each in listed.items() if not self._offered or name in self._offered]
+
     async def digest(self) -> str:
-        """Changes when the tools do: records of two sets of tools don't mix. Raises `ToolsUnavailable`."""
-        listed = sorted(json.dumps(each, sort_keys=True, ensure_ascii=False) for each in await self.list())
+        """Changes when what is offered does: records of two sets of tools don't mix. Raises as `offer`."""
+        listed = sorted(json.dumps(each, sort_keys=True, ensure_ascii=False) for each in await self.offer())
         return f"sha256:{hashlib.sha256(chr(10).join(listed).encode()).hexdigest()}"
 
     @asynccontextmanager
     async def __call__(self, item: Item) -> AsyncIterator[Tools]:
-        """One attempt's tools: a lease, with the item's files in its workspace; given back whatever happens.
+        """One attempt's tools. If one of them or the item's files need it, with a lease, which is given back whatever
+        happens.
 
         Raises:
             ToolsUnavailable: not the agent's doing; nothing was asked of the model yet.
         """
-        listed = await self.list()
+        offered = await self.offer()
+        if not item.files and self._in_sessions.isdisjoint(each["function"]["name"] for each in offered):
+            yield _Calls(self.client, offered)
+            return
         try:
             (session,) = await self._insist(lambda: self.client.lease(1, idle_seconds=self._options.idle_seconds))
         except _NoSessions:
-            if item.files:
-                raise ToolsUnavailable(
-                    f"{item.id} has files, and the ToolSandbox has no sessions to put them"
-                ) from None
-            yield _Calls(self.client, listed)
-            return
+            raise ToolsUnavailable(f"{item.id}: the ToolSandbox has no sessions (any more)") from None
         keeping = asyncio.create_task(_keep(session))
         try:
             for path in item.files:
                 await self._upload(session, path)
-            yield _Calls(session, listed)
+            yield _Calls(session, offered)
         finally:
             keeping.cancel()
             with suppress(ToolsUnavailable):  # then its idle time ends it
@@ -123,7 +140,7 @@ class GatewayTools:
                     raise _NoSessions from None
                 told = f"{self._options.url}: {refused}"
                 if 400 <= refused.status < 500 and refused.status != 429:
-                    raise ToolsUnavailable(f"{told} (HTTP {refused.status}): check the address and the token") from None
+                    raise ToolsRefused(f"{told} (HTTP {refused.status}): check the address and the token") from None
                 wait = min(refused.retry_after or pause, _LONGEST_PAUSE)
                 if clock() + wait > end:
                     raise ToolsUnavailable(told) from None
@@ -167,8 +184,11 @@ def gateway_at(url: str) -> GatewayOptions:
     return GatewayOptions(url, os.environ.get("PINNACE_TOOLS_TOKEN", ""), Path(file) if file else None)
 
 
-def tools_for(where: str) -> ToolsFor:
+def tools_for(where: str, offered: Sequence[str] = ()) -> ToolsFor:
     """`none`, a gateway's address, or `module:function` giving an async context manager of `Tools` for an item.
+
+    Args:
+        offered: names of the gateway's tools that the agent gets; none: all.
 
     Raises:
         BadPlan: it is none of these.
@@ -176,7 +196,7 @@ def tools_for(where: str) -> ToolsFor:
     if where == "none":
         return _no_tools
     if where.startswith(("http://", "https://")):
-        return GatewayTools(gateway_at(where))
+        return GatewayTools(gateway_at(where), offered)
     module, _, name = where.partition(":")
     try:
         found: Any = getattr(importlib.import_module(module), name)
@@ -189,19 +209,22 @@ def tools_for(where: str) -> ToolsFor:
 
 
 async def check_gateway(tools: GatewayTools, items: Sequence[Item], url: str, *, needs: Iterable[str] = ()) -> str:
-    """Whether the gateway answers, has the tools, and can take the items' files; its tools' digest.
+    """Whether the gateway answers, has the tools, and can take the items' files; the digest of what is offered.
 
     Raises:
         BadPlan, ToolsUnavailable
     """
-    listed = {each["function"]["name"] for each in await tools.list(patience=_FIRST_PATIENCE)}
+    listed = await tools.list(patience=_FIRST_PATIENCE)
     if not listed:
-        raise BadPlan(f"{url} has no tools: kubectl describe toolsandbox says why")
+        raise ToolsUnavailable(f"{url} has no tools: kubectl describe toolsandbox says why")
     if missing := [name for name in needs if name not in listed]:
         raise BadPlan(
             f"{url} has no tool {missing[0]!r}, which these questions need: add its server (for Scout `world` of the "
             "catalogue), without an alias"
         )
+    offered = {each["function"]["name"] for each in await tools.offer()}
+    if missing := [name for name in needs if name not in offered]:
+        raise BadPlan(f"--offer leaves out {missing[0]!r}, which these questions need: add it")
     files = [path for item in items for path in item.files]
     if files and UPLOAD not in listed:
         raise BadPlan(f"{url}: {len(files)} questions have files, and there is no tool {UPLOAD!r}: set spec.sessions")

@@ -114,8 +114,11 @@ class ToolClient:
 
     async def tools(self) -> list[dict[str, Any]]:
         """The tools as ChatCompletions takes them. Raises `GatewayRefused`."""
-        found = await self._ask("GET", "/tools")
-        return list(found["tools"])
+        return list((await self.listing())["tools"])
+
+    async def listing(self) -> dict[str, Any]:
+        """`tools`, and by name those `inSessions`, which need a lease. Raises `GatewayRefused`."""
+        return await self._ask("GET", "/tools")
 
     async def lease(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,8 @@ from pathlib import Path
 from openai import AsyncOpenAI
 from pinnace_operator.api.conditions import Reason
 
-from pinnace.outcome import InvalidSpec, OutOfReach
+from pinnace.outcome import InvalidSpec
 from pinnace.storage import Storage
-from pinnace.tools.client import GatewayRefused, ToolClient
 
 from ..assemble import Assembled, assemble, find_data
 from ..command import RunOptions, prepare
@@ -43,7 +41,6 @@ async def _check(job: Job, options: Sequence[RunOptions]) -> None:
             log.info("%s: %d questions × %d attempts", benchmark.name, items, each.attempts)
     distinct(parts)
     await _judge(options[0])
-    await _tools(job)
 
 
 def distinct(parts: Sequence[Assembled]) -> None:
@@ -63,7 +60,7 @@ async def _prepared(job: Job, options: RunOptions) -> Assembled:
     served = Served("", (server and server.context_tokens) or longest_context(Path(agent.tokenizer)))
     # A server that says nothing of its length is asked again once it is there.
     context = check_context(served, agent.context or None, agent.sampling.max_tokens) if served.context else 1 << 20
-    part = assemble(
+    part = await assemble(
         find_data(options.data[0]),
         replace(agent, context=context),
         attempts=options.attempts,
@@ -80,19 +77,3 @@ async def _judge(options: RunOptions) -> None:
     client = AsyncOpenAI(base_url=options.judge.url, api_key=options.judge.api_key, timeout=60, max_retries=2)
     with explained("spec.judge", down=Reason.JUDGE_UNAVAILABLE):
         await look(client, options.judge.model)
-
-
-async def _tools(job: Job) -> None:
-    where = job.resolved.get("toolSandbox")
-    if where is None:
-        return
-    async with ToolClient(str(where.uri), token=os.environ.get("PINNACE_TOOLS_TOKEN", "")) as tools:
-        try:
-            found = await tools.tools()
-        except GatewayRefused as refused:
-            message = f"spec.toolSandbox: the gateway at {where.uri} refuses: {refused}"
-            if refused.status in {401, 403}:
-                raise InvalidSpec(f"{message}: check toolSandbox.tenant and its token") from None
-            raise OutOfReach(Reason.UNAVAILABLE, message) from None
-    if not found:
-        raise OutOfReach(Reason.UNAVAILABLE, f"spec.toolSandbox: {where.uri} serves no tools yet")

@@ -12,7 +12,16 @@ from pinnace.chat import TokenizerError
 from pinnace.outcome import InvalidData, InvalidSpec, ModelUnusable, OutOfReach
 from pinnace.storage import NotFound
 
-from ..errors import DataChanged, DataGated, DataInvalid, DataMissing, EndpointDown, EvalError
+from ..errors import (
+    DataChanged,
+    DataGated,
+    DataInvalid,
+    DataMissing,
+    EndpointDown,
+    EvalError,
+    ToolsRefused,
+    ToolsUnavailable,
+)
 
 _FIELDS = {
     "--judge-url, --judge-model and, by the environment, PINNACE_JUDGE_API_KEY": "spec.judge",
@@ -23,6 +32,9 @@ _FIELDS = {
     "--checksum": "checksum",
     "--model": "engine.external.model",
     "at least -k": "attempts of at least",
+    "--tools http://…": "spec.toolSandbox",
+    "--offer": "toolSandbox.tools",
+    "check the address and the token": "check toolSandbox.tenant and its token",
 }
 """What the command's options are called in the spec."""
 
@@ -39,6 +51,10 @@ def explained(where: str = "", *, down: Reason = Reason.ROLLOUT_FAILED) -> Itera
         yield
     except EndpointDown as error:
         raise OutOfReach(down, _told(where, error)) from error
+    except ToolsRefused as error:
+        raise InvalidSpec(_told(where, error)) from error
+    except ToolsUnavailable as error:
+        raise OutOfReach(Reason.UNAVAILABLE, _told(where, error)) from error
     except (DataGated, DataMissing, DataChanged, DataInvalid, NotFound) as error:
         raise InvalidData(_told(where, error)) from error
     except (EvalError, PolicyError) as error:

@@ -111,6 +111,7 @@ def _agent(job: Job, storage: Storage, shard: int, environ: Mapping[str, str]) -
         ),
         limits=Limits(turns=agent.turns, wall_seconds=agent.attempt_seconds),
         tools=_tools(job),
+        offered=spec.tool_sandbox.tools if spec.tool_sandbox else (),
         model_digest=_digest(job, storage),
     )
 

@@ -94,6 +94,10 @@ class Catalog:
             for name in sorted(self.tools)
         ]
 
+    def in_sessions(self) -> list[str]:
+        """Which of `openai()` live in a lease's sandbox, by name."""
+        return [openai_name(name) for name in sorted(self.tools) if self.tools[name].session]
+
 
 def openai_name(name: str) -> str:
     """`name` where OpenAI's API accepts it, else with `_` for what it refuses, at most 64 characters."""

@@ -65,8 +65,9 @@ class Rest:
         return await sink.end(body)
 
     async def tools(self, _request: web.BaseRequest, _caller: Caller) -> web.StreamResponse:
-        """The list for ChatCompletions."""
-        return http.json_response({"tools": self._state.catalog.openai()})
+        """The list for ChatCompletions, and which of them need a lease."""
+        catalog = self._state.catalog
+        return http.json_response({"tools": catalog.openai(), "inSessions": catalog.in_sessions()})
 
     async def replay(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         """`{mode, key}`."""

@@ -1,4 +1,4 @@
-"""`python -m pinnace.tools.servers.calculator`: the tools `calculate` and `convert_units` over stdio."""
+"""`python -m pinnace.tools.servers.calculator`: the tools `add`, `calculate` and `convert_units` over stdio."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from pinnace.tools.servers.calculator import CalculationError, convert, evaluate
 server = MCPServer("calculator", version="1")
 PURE = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 _DIGITS = 4000  # of an exact result; a longer one is given as a decimal only
+
+
+@server.tool(name="add", annotations=PURE)
+async def add(a: int, b: int) -> CallToolResult:
+    """Adds two numbers."""
+    return answered(str(a + b), {"sum": a + b})
 
 
 @server.tool(name="calculate", annotations=PURE)

@@ -15,6 +15,7 @@ from pinnace_operator.reconcile.plan import Plan
 from e2e.simulation.case import Case
 from e2e.simulation.evalsuite import evalsuite
 from e2e.simulation.objects import OUTPUT, UID, Object, at, condition, ended, jobset, mergejob, outcome, pod, started
+from e2e.simulation.world import World
 
 FOLDER = "s3://pinnace/team/mergejob/job/0a1b2c3d/candidates"
 VALUES = ["0.5", "1", "1.5"]
@@ -173,3 +174,14 @@ def test_a_job_that_is_over_makes_no_suites(decide: Callable[..., Plan]) -> None
         condition("Failed", reason="DeadlineExceeded"), sweep={**MERGED, "scored": 0}, completionTime=at(-5)
     )
     assert not decide(swept(failed), **facts()).children
+
+
+def test_left_alone_it_takes_two_gangs_and_a_suite_a_candidate() -> None:
+    world = World.create(kind="sweep", nodes=1, waits=False, queued=False, backoff=0, delete=False)
+    for _ in range(20):
+        world.settle()
+        world.stop_pods()
+        world.controllers()
+    status = world.job["status"]
+    assert (status["state"], status["sweep"]["winner"], world.gangs) == ("Complete", "candidate-000", 2)
+    assert (sorted(world.suites), world.broken) == (["job-000", "job-001"], [])

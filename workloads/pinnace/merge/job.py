@@ -131,8 +131,9 @@ class _Work:
         status = merge_all(
             trials, self._directory, lambda plan, to: self._merge(plan, to, report, output=False), report.sweep
         )
+        # First: once the operator hears where they are, it may end this pod.
+        self._keep(report.merge.model_copy(update={"sweep": status}))
         report.sweep(status, len(trials))
-        self._keep(report.merge)
 
     def _winner(self, table: SweepStatus) -> Published:
         """The candidate that won, as it was evaluated."""

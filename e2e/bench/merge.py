@@ -3,13 +3,12 @@
 Models with the layer shapes of Qwen3-4B, a base and two. Ours reads from and writes to the embedded S3. mergekit gets
 local files (`local`), and needs a copy down and up besides (`with copies`: `pinnace.storage`'s own fetch and publish).
 The floor is a copy from S3 to S3 of the same bytes, read and written as ours does. Peak memory is the kernel's.
-
-PINNACE_BENCH_PARAMETERS (billions, default 0.25), PINNACE_BENCH_METHODS (default linear,ties,dare_ties,della),
-PINNACE_BENCH_KILLS (kill -9 at that many random moments, default 0).
+`--sizes` also merges models of other sizes: memory must not grow with them; `--picture` draws it over time.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -30,18 +29,18 @@ from typing import Any
 from pinnace.storage import S3Settings, Storage
 from pinnace.storage.workers import Workers, gather
 
+from e2e.bench.merge_memory import svg, watched
 from e2e.merging import Shape, weights, write_model
 from e2e.oracles.mergekit import environment
 from e2e.s3 import ACCESS_KEY, SECRET_KEY, s3_server
 from e2e.stored import raw_client
 
-BILLIONS = float(os.environ.get("PINNACE_BENCH_PARAMETERS", "0.25"))
-METHODS = [name for name in os.environ.get("PINNACE_BENCH_METHODS", "linear,ties,dare_ties,della").split(",") if name]
-KILLS = int(os.environ.get("PINNACE_BENCH_KILLS", "0"))
 GOALS = {"linear": 3, "ties": 10, "dare_ties": 8, "della": 15}
 FLOORS = {"linear": 1.5, "ties": 2.5}
 _LAYER = 100_930_560  # numbers in a layer of Qwen3-4B
 _PIECE = 16 << 20
+_LIMIT = 1 << 30  # memoryLimit's default
+LABELS = ("base", "m0", "m1")
 
 MERGEKIT = """
 import json, sys
@@ -62,10 +61,22 @@ class Run:
     peak: float
 
 
-def shape() -> Shape:
+def shape(billions: float) -> Shape:
     """Layers of Qwen3-4B and a vocabulary that together have about so many numbers."""
-    layers = max(1, round(0.8 * BILLIONS * 1e9 / _LAYER))
-    return Shape.qwen3_4b(layers=layers, vocabulary=int((BILLIONS * 1e9 - layers * _LAYER) / 2560))
+    layers = max(1, round(0.8 * billions * 1e9 / _LAYER))
+    return Shape.qwen3_4b(layers=layers, vocabulary=max(1000, int((billions * 1e9 - layers * _LAYER) / 2560)))
+
+
+def publish(storage: Storage, billions: float, scratch: Path) -> list[Path]:
+    """A base and two models of that size, in local folders and in S3."""
+    import torch
+
+    folders = []
+    for number, label in enumerate(LABELS):
+        made = weights(shape(billions), seed=number, drift=0.002 if number else 0, dtype=torch.bfloat16)
+        folders.append(write_model(scratch / label, made, shape(billions).config("bfloat16")))
+        storage.publish(folders[-1], f"s3://bench/{label}")
+    return folders
 
 
 def config(method: str, places: list[str]) -> dict[str, Any]:
@@ -130,19 +141,19 @@ def worker(settings: S3Settings, method: str, output: str, **more: Any) -> list[
     """The command that merges from S3 to S3."""
     given = asdict(settings)
     given.pop("patience")
-    places = [f"s3://bench/{name}" for name in ("base", "m0", "m1")]
+    places = [f"s3://bench/{name}" for name in LABELS]
     job = {"settings": given, "config": config(method, places), "output": f"s3://bench/out/{output}"} | more
     return [sys.executable, "-m", "e2e.merge_worker", json.dumps(job)]
 
 
-def compare(storage: Storage, folders: list[Path], scratch: Path) -> None:
+def compare(storage: Storage, folders: list[Path], scratch: Path, methods: list[str]) -> None:
     """Prints the table."""
     names = [folder.name for folder in folders]
     down = clock(lambda: [storage.fetch(f"s3://bench/{name}", scratch / "down" / name) for name in names])
     size = sum(file.stat().st_size for file in folders[0].iterdir()) / 2**20
-    print(f"{shape().parameters / 1e9:.2f} B numbers, {size:.0f} MiB a model, base + 2, bf16", flush=True)
+    print(f"{size / 2 * 2**20 / 1e9:.2f} B numbers, {size:.0f} MiB a model, base + 2, bf16", flush=True)
     print(f"copy down of three models (fetch, verified): {down:.1f} s", flush=True)
-    for method in METHODS:
+    for method in methods:
         models = names[1:] if method == "linear" else names
         floor = clock(partial(copy, storage, [f"s3://bench/{name}" for name in models], f"floor-{method}"))
         ours, _ = timed(worker(storage.settings, method, method))
@@ -173,57 +184,72 @@ def compare(storage: Storage, folders: list[Path], scratch: Path) -> None:
 
 
 def threads(storage: Storage) -> None:
-    """How it scales."""
-    for count in (1, 2):
+    """How it scales, up to the processors that there are."""
+    processors = len(os.sched_getaffinity(0))
+    for count in sorted({1, 2, processors // 2, processors} - {0}):
         run, _ = timed(worker(storage.settings, "ties", f"threads-{count}", options={"threads": count}))
         print(f"ties, {count} computing threads: {run.wall:.1f} s", flush=True)
 
 
-def kills(storage: Storage) -> None:
+def memory(storage: Storage, sizes: list[float], scratch: Path, picture: Path | None) -> None:
+    """Peak memory by the size of the models, all at the default limit."""
+    curves = []
+    for billions in sizes:
+        publish(storage, billions, scratch / "sized")
+        shutil.rmtree(scratch / "sized")
+        curves.append(watched(f"{billions:g} B", worker(storage.settings, "ties", f"memory-{billions}")))
+        print(f"ties, {billions:g} B numbers: peak {curves[-1].peak:.0f} MiB of {_LIMIT >> 20}", flush=True)
+    if picture and curves:
+        picture.write_text(svg([curves[0], curves[-1]], _LIMIT / 2**20))
+
+
+def kills(storage: Storage, method: str, wanted: int) -> None:
     """kill -9 at random moments, again and again, until enough; then to the end: the digest must be the same."""
-    reference = json.loads(timed(worker(storage.settings, "ties", "kill-reference"))[1].splitlines()[-1])["digest"]
-    dice, done, rounds = random.Random(1), 0, 0  # noqa: S311 - repeatable moments
-    while done < KILLS:
+    plain = timed(worker(storage.settings, method, f"{method}-reference"))
+    reference = json.loads(plain[1].splitlines()[-1])["digest"]
+    dice, done, rounds, different = random.Random(1), 0, 0, 0  # noqa: S311 - repeatable moments
+    while done < wanted:
         rounds += 1
-        finished = False
-        while not finished and done < KILLS:
-            process = subprocess.Popen(
-                worker(storage.settings, "ties", f"killed-{rounds}"), stdout=subprocess.PIPE, text=True
-            )
+        output, finished, text = f"{method}-killed-{rounds}", False, ""
+        while not finished and done < wanted:
+            process = subprocess.Popen(worker(storage.settings, method, output), stdout=subprocess.PIPE, text=True)
             assert process.stdout
             process.stdout.readline()
-            wait = dice.uniform(0, 6)
-            timer = threading.Timer(wait, process.kill)
+            timer = threading.Timer(dice.uniform(0, plain[0].wall), process.kill)
             timer.start()
             text = process.stdout.read()
             finished = process.wait() == 0
             timer.cancel()
             done += not finished
         if not finished:
-            text = timed(worker(storage.settings, "ties", f"killed-{rounds}"))[1]
-        digest = json.loads(text.splitlines()[-1])["digest"]
-        print(
-            f"round {rounds}: {done} kills so far, digest {'equal' if digest == reference else 'DIFFERENT'}", flush=True
-        )
+            text = timed(worker(storage.settings, method, output))[1]
+        different += json.loads(text.splitlines()[-1])["digest"] != reference
+    print(f"| {method} | {done} | {rounds} | {different} |", flush=True)
 
 
 def main() -> None:
-    import torch
-
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parameters", type=float, default=0.25, help="numbers of a model, in billions")
+    parser.add_argument("--methods", default=",".join(GOALS), help="comma-separated; empty: no comparison")
+    parser.add_argument("--sizes", default="", help="comma-separated billions, such as 0.25,0.5,1")
+    parser.add_argument("--picture", type=Path, help="an SVG of memory over time, of the first and the last size")
+    parser.add_argument("--kills", type=int, default=0, help="kill -9 so often at random moments, each method")
+    given = parser.parse_args()
+    methods = [name for name in given.methods.split(",") if name]
     with s3_server() as server, tempfile.TemporaryDirectory(prefix="pinnace-bench-") as name:
         scratch = Path(name)
         raw_client(server.endpoint).create_bucket(Bucket="bench")
         storage = Storage(S3Settings("bench", endpoint=server.endpoint, access_key=ACCESS_KEY, secret_key=SECRET_KEY))
-        folders = []
-        for number, label in enumerate(("base", "m0", "m1")):
-            made = weights(shape(), seed=number, drift=0.002 if number else 0, dtype=torch.bfloat16)
-            folders.append(write_model(scratch / label, made, shape().config("bfloat16")))
-            storage.publish(folders[-1], f"s3://bench/{label}")
-        compare(storage, folders, scratch)
-        if "ties" in METHODS:
+        if methods:
+            folders = publish(storage, given.parameters, scratch)
+            compare(storage, folders, scratch, methods)
+        if "ties" in methods:
             threads(storage)
-        if KILLS:
-            kills(storage)
+        if given.kills:
+            print("| method | kills | merges that were finished | with another digest |\n|---|---|---|---|")
+            for method in methods:
+                kills(storage, method, given.kills)
+        memory(storage, [float(size) for size in given.sizes.split(",") if size], scratch, given.picture)
 
 
 if __name__ == "__main__":

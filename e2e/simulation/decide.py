@@ -36,8 +36,11 @@ def decide(resource: Object, **facts: Any) -> Plan:
 
 
 def _check_job(resource: Object, plan: Plan) -> None:
-    """One JobSet with the job's name, which Kueue may suspend; what must be there before it comes first."""
+    """One JobSet with the job's name, which Kueue may suspend; what must be there before it comes first. Or suites."""
     STATUS.get(resource["kind"], JobStatus).from_manifest(dict(plan.status))
+    if any(child["kind"] == "EvalSuite" for child in plan.children):
+        assert all(child["kind"] == "EvalSuite" and _owned(resource, child) for child in plan.children)
+        return
     *beside, jobset = plan.children or (None,)
     assert all(child["kind"] == "NetworkPolicy" and _owned(resource, child) for child in beside)
     if jobset:

@@ -35,6 +35,11 @@ from e2e.simulation.objects import report as posted
 PERMANENT = 70
 CRASH = 1
 UPSTREAM = ("SFTJob", "first")
+SWEEP = {
+    "axes": [{"parameter": "lambda", "values": ["0.5", "1"]}],
+    "evalSuiteTemplate": {"engine": {"vllm": {"device": "cpu"}}, "benchmarks": [{"name": "gaia"}]},
+}
+MERGED = {"sweep": {"candidates": 2, "folder": "s3://pinnace/run/candidates"}}
 
 
 @dataclass
@@ -45,6 +50,8 @@ class World:
     jobset: Object | None = None
     pods: list[Object] = field(default_factory=list)
     upstream: Object | None = None
+    suites: dict[str, Object] = field(default_factory=dict)
+    """EvalSuites of a sweep, by name."""
     report: ProgressReport | None = None
     seconds: int = 0
     gangs: int = 0
@@ -63,6 +70,7 @@ class World:
             spec["model"] = source
         else:
             spec["models"] = [{"name": "agent", "source": source, "weight": "1"}]
+            spec |= {"sweep": SWEEP} if kind == "sweep" else {}
         if queued:
             spec["queueName"] = "q"
         if delete:
@@ -78,7 +86,12 @@ class World:
             pods=tuple(copy.deepcopy(self.pods)),
             progress=self.report,
             progress_time=NOW if self.report else None,
-            upstreams={UPSTREAM: self.upstream},
+            upstreams={UPSTREAM: self.upstream}
+            | {
+                (kind, name): copy.deepcopy(self.suites.get(name))
+                for kind, name in registry.KINDS[self.job["kind"]].references(self.job)
+                if kind == "EvalSuite"
+            },
         )
 
     def reconcile(self) -> Plan:
@@ -103,6 +116,9 @@ class World:
         if plan.finalizer and FINALIZER not in finalizers:
             finalizers.append(FINALIZER)
         for each in plan.prune:
+            if each.kind == "EvalSuite":
+                self._expect(self.suites.pop(each.name)["metadata"]["uid"] == each.uid, "pruned a stranger's suite")
+                continue
             self._expect(self.jobset is not None and self.jobset["metadata"]["uid"] == each.uid, "pruned a stranger")
             self._delete_jobset()
         for child in plan.children:
@@ -113,6 +129,12 @@ class World:
         self._garbage()
 
     def _create(self, child: Object) -> None:
+        if child["kind"] == "EvalSuite":
+            name = child["metadata"]["name"]
+            self._expect(self.jobset is None, "a suite beside a gang")
+            child["metadata"]["uid"] = self.suites.get(name, {}).get("metadata", {}).get("uid", f"suite-{self.seconds}")
+            self.suites[name] = {**self.suites.get(name, {}), **child}
+            return
         if self.jobset is not None:
             self._expect(self.jobset["metadata"]["uid"] == "stranger", "an existing JobSet was changed")
             return
@@ -128,6 +150,7 @@ class World:
     def controllers(self) -> None:
         """One round of the JobSet controller, the kubelet and the garbage collector."""
         self._garbage()
+        self._evaluate()
         jobset = self.jobset
         if jobset is None or jobset["metadata"].get("deletionTimestamp") or _finished(jobset):
             return
@@ -143,6 +166,15 @@ class World:
             self._finish("Completed", "AllJobsCompleted")
         else:
             self.pods = [self._advance(each) for each in self.pods]
+
+    def _evaluate(self) -> None:
+        """Another operator's part: one suite comes to its end."""
+        for each in self.suites.values():
+            if "status" not in each and not each["spec"].get("suspend"):
+                each["status"] = started(
+                    condition("Complete", reason="Completed"), benchmarks=[{"name": "gaia", "score": "50.0"}]
+                )
+                return
 
     def fail(self, rank: int, code: int) -> None:
         """A trainer ends early, also one whose JobSet is gone."""
@@ -203,6 +235,8 @@ class World:
             return self._pod(rank, phase="Running")
         if each["status"]["phase"] == "Running":
             said = outcome(0, "Completed", output=OUTPUT if rank == 0 else None)
+            if "sweep" in self.job["spec"] and "PINNACE_SWEEP" not in str(self.jobset):
+                said = outcome(0, "Completed", merge=MERGED)
             return self._pod(rank, phase="Succeeded", trainer=ended(0, message=said))
         return each
 
@@ -255,6 +289,10 @@ class World:
         if self.jobset and self.jobset["metadata"]["uid"] != "stranger":
             self.jobset = None
 
+    def delete_suite_by_hand(self) -> None:
+        if self.suites:
+            self.suites.popitem()
+
     def delete_job(self) -> None:
         self.job["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
         self._garbage()
@@ -282,7 +320,7 @@ class World:
 
     # --
     def _picture(self) -> object:
-        return copy.deepcopy((self.job, self.jobset, self.pods, self.gangs))
+        return copy.deepcopy((self.job, self.jobset, self.pods, self.gangs, self.suites))
 
     def _expect(self, holds: bool, otherwise: str) -> None:
         if not holds:

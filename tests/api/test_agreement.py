@@ -71,6 +71,8 @@ MODEL = {"name": "agent", "source": {"uri": "s3://pinnace/m"}}
 WEIGHED = {**MODEL, "weight": "0.5"}
 AXIS = {"parameter": "weight", "values": ["0", "1"]}
 METRIC = {"special": {"uri": "s3://pinnace/a"}, "general": {"uri": "s3://pinnace/b"}}
+SUITE = {"engine": {"vllm": {"device": "cpu"}}, "benchmarks": [{"name": "gaia"}]}
+EXTERNAL = {"external": {"url": "https://a.b", "tokenizer": "a/b"}}
 MERGE_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "metadata.name": _rarely(["merge-2", "a", "a" * 45], ["a" * 46, "Merge", "4b"]),
     "spec.method": _rarely(
@@ -98,12 +100,17 @@ MERGE_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "spec.memoryLimit": _rarely(["1Gi", "512Mi", 10**9], ["511Mi", 100, "1GB", "6Gi"]),
     "spec.shardSize": _rarely(["1Gi", "64Gi", 1], [0, "0", "65Gi"]),
     "spec.sweep": _rarely(
-        [{"axes": [AXIS], "metric": METRIC}, {"axes": [AXIS, {**AXIS, "model": "agent"}], "metric": METRIC}],
+        [
+            {"axes": [AXIS], "metric": METRIC}, {"axes": [AXIS, {**AXIS, "model": "agent"}], "metric": METRIC},
+            {"axes": [AXIS], "evalSuiteTemplate": SUITE},
+        ],
         [
             {"axes": [AXIS, AXIS], "metric": METRIC}, {"axes": [], "metric": METRIC}, {"axes": [AXIS]},
             {"axes": [{**AXIS, "model": "nobody"}], "metric": METRIC},
             {"axes": [{**AXIS, "values": [str(n) for n in range(17)]}, {**AXIS, "model": "agent"}], "metric": METRIC},
             {"axes": [AXIS], "metric": {**METRIC, "specialWeight": "1.1"}},
+            {"axes": [AXIS], "metric": METRIC, "evalSuiteTemplate": SUITE},
+            {"axes": [AXIS], "evalSuiteTemplate": {**SUITE, "engine": EXTERNAL}},
         ],
     ),
     "spec.worker.resources": _rarely(

@@ -22,6 +22,11 @@ def swept(*axes: dict[str, Any], **metric: Any) -> dict[str, Any]:
     return {**ROOM, "sweep": {"axes": list(axes), "metric": {**METRIC, **metric}}}
 
 
+def evaluated(**template: Any) -> dict[str, Any]:
+    usual = {"engine": {"vllm": {"device": "cpu"}}, "benchmarks": [{"name": "gaia"}]}
+    return {"sweep": {"axes": [{"parameter": "lambda", "values": ["1"]}], "evalSuiteTemplate": {**usual, **template}}}
+
+
 CASES = [
     # Methods
     Case("no method", {"method": {}}, ("spec.method", "exactly one of linear, taskArithmetic")),
@@ -128,7 +133,38 @@ CASES = [
     Case(
         "a sweep without metric",
         {**ROOM, "sweep": {"axes": [{"parameter": "lambda", "values": ["1"]}]}},
-        ("spec.sweep.metric", "Required value"),
+        ("spec.sweep", "exactly one of metric, evalSuiteTemplate"),
+    ),
+    Case(
+        "losses and suites",
+        {**ROOM, "sweep": {**evaluated()["sweep"], "metric": METRIC}},
+        ("spec.sweep", "exactly one of metric, evalSuiteTemplate"),
+    ),
+    Case(
+        "suites of an endpoint",
+        evaluated(engine={"external": {"url": "https://a.b/v1", "tokenizer": "owner/name"}}),
+        ("spec.sweep.evalSuiteTemplate.engine", "serve the candidates with vllm or sglang"),
+    ),
+    Case(
+        "a model in the template",
+        evaluated(model={"uri": "s3://pinnace/m"}),
+        ("spec.sweep.evalSuiteTemplate.model", "unknown field"),
+    ),
+    Case(
+        "suites without benchmarks",
+        evaluated(benchmarks=[]),
+        ("spec.sweep.evalSuiteTemplate.benchmarks", "at least 1 items"),
+    ),
+    Case(
+        "what suites refuse",
+        evaluated(agent={"contextTokens": 4096}, engine={"vllm": {"device": "cpu", "contextTokens": 16}}),
+        ("spec.sweep.evalSuiteTemplate.agent", "longer than the server's"),
+    ),
+    Case("no suite at a time", evaluated(parallel=0), ("spec.sweep.evalSuiteTemplate.parallel", "equal to 1")),
+    Case(
+        "a name that leaves suites no room",
+        {"metadata.name": "a" * 40, **evaluated()},
+        ("metadata.name", "at most 39", "EvalSuites are named after the job"),
     ),
     Case(
         "an axis twice",
@@ -200,6 +236,14 @@ def test_the_smallest_merge_itself_is_valid(
     merge: Callable[[dict[str, Any]], Manifest], message: Callable[[Manifest], str]
 ) -> None:
     assert message(merge({})) == ""
+
+
+def test_a_sweep_with_suites_needs_no_room_for_the_model(
+    merge: Callable[[dict[str, Any]], Manifest], message: Callable[[Manifest], str]
+) -> None:
+    manifest = merge(Case("roomy", {"metadata.name": "a" * 39, **evaluated()}, ()).paths)
+    assert message(manifest) == ""
+    assert MergeJob.from_manifest(manifest).spec.sweep
 
 
 def test_each_case_has_a_name_of_its_own() -> None:

@@ -25,7 +25,7 @@ DOCUMENTS = [
 def test_there_are_samples_for_the_documented_uses() -> None:
     names = {path.stem for path in SAMPLES.glob("*.yaml")}
     assert names >= {"sft-demo", "sft-two-pods", "sft-lora", "sft-from-s3-sharded", "sft-qwen3-4b", "sft-pipeline"}
-    assert names >= {"merge-demo", "merge-linear", "merge-sweep", "merge-qwen3-4b"}
+    assert names >= {"merge-demo", "merge-linear", "merge-sweep", "merge-sweep-eval", "merge-qwen3-4b"}
     assert names >= {"rl-demo", "rl-qwen3-4b", "rl-own-agent"}
     assert names >= {"toolsandbox-small", "toolsandbox-demo", "toolsandbox-canary"}
     assert names >= {"eval-demo", "eval-own-endpoint", "eval-qwen3-4b"}

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from pinnace.cli import build
 from pinnace.merge.budget import resident_bytes
 from pinnace.merge.buffers import let_go
 from pinnace.tiny.model import write_tiny_model
+from pinnace_operator.api.mergemethods import MergeMethod
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 from e2e.merging import Shape, family, write_model
 from tests.merge.merges import loaded, merged
@@ -140,11 +139,8 @@ def test_trimming_over_the_whole_model(families: Any, tmp_path: Path) -> None:
     base, model = families()[:2]
     document = config([base, model], merge_method="ties", out_dtype="float32")
     document["models"][0]["parameters"] = {"weight": 1.0, "density": 0.1}
-    from pinnace.merge.mergekit import translate
-
-    method = translate(document).spec.method
-    changed = method.model_copy(update={"ties": method.ties and method.ties.model_copy(update={"trim": "Model"})})
-    out = loaded(merged(document, tmp_path / "out", method=changed))
+    method = MergeMethod.from_manifest({"ties": {"trim": "Model"}})
+    out = loaded(merged(document, tmp_path / "out", method=method))
     before = loaded(base)
     moves = {name: out[name] - before[name].float() for name in out}
     deltas = torch.cat([(loaded(model)[name].float() - before[name].float()).flatten() for name in out])
@@ -152,32 +148,6 @@ def test_trimming_over_the_whole_model(families: Any, tmp_path: Path) -> None:
     border = deltas.abs().sort(descending=True).values[kept - 1]
     assert sum(int((move != 0).sum()) for move in moves.values()) == kept
     assert min(float(move.abs()[move != 0].min()) for move in moves.values() if (move != 0).any()) >= border * 0.999
-
-
-def test_the_command_shows_the_plan_and_merges(tiny: list[Path], tmp_path: Path) -> None:
-    import yaml
-
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(config(tiny)))
-    plan = CliRunner().invoke(build(["merge"]), ["merge", str(file), "--dry-run"])
-    assert plan.exit_code == 0, plan.output
-    assert "dare_ties: 24 tensors" in plan.output
-    assert not (tmp_path / "out").exists()
-    done = CliRunner().invoke(
-        build(["merge"]), ["merge", str(file), "--output", str(tmp_path / "out"), "--memory", "4Gi"]
-    )
-    assert done.exit_code == 0, done.output
-    assert (tmp_path / "out/manifest.json").exists()
-    spec = {
-        "method": {"slerp": {"t": 0.25}},
-        "base": {"uri": str(tiny[0])},
-        "models": [{"name": "agent", "source": {"uri": str(tiny[1])}}],
-    }
-    file.write_text(yaml.safe_dump(spec))
-    again = CliRunner().invoke(build(["merge"]), ["merge", str(file), "-o", str(tmp_path / "slerp"), "--memory", "4Gi"])
-    assert again.exit_code == 0, again.output
-    refused = CliRunner().invoke(build(["merge"]), ["merge", str(file), "-o", str(tmp_path / "out")])
-    assert refused.exit_code == 1
 
 
 @pytest.mark.slow

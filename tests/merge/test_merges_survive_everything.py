@@ -111,7 +111,7 @@ def test_threads_and_memory_change_nothing(stored: S3Settings, reference: Any, m
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ties"])  # e2e/bench/merge.py kills more
-def test_killed_at_random_writes(stored: S3Settings, reference: Any, method: str) -> None:
+def test_killed_at_random_writes(stored: S3Settings, reference: Any, killed: Any, method: str) -> None:
     dice = random.Random(method)
     kills = 0
     for _ in range(6):
@@ -127,6 +127,7 @@ def test_killed_at_random_writes(stored: S3Settings, reference: Any, method: str
     assert json.loads(answer.stdout.splitlines()[-1])["digest"] == reference(method)[0]
     left = keys(raw_client(stored.endpoint or ""), "merges")
     assert not [key for key in left if f"{method}-killed" in key and key.endswith(STATE)]
+    killed(f"{method}, before a random write", kills, "same digest")
 
 
 def test_a_finished_merge_is_not_made_again(stored: S3Settings, reference: Any) -> None:

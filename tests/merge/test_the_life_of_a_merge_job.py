@@ -74,7 +74,7 @@ def test_the_last_words_have_plan_and_digests(cluster: Cluster, merged: dict[str
 
 
 def test_a_job_killed_at_every_third_write_ends_like_one_that_was_left_alone(
-    cluster: Cluster, merged: dict[str, Any]
+    cluster: Cluster, merged: dict[str, Any], killed: Any
 ) -> None:
     job = cluster.job("killed")
     kills = 0
@@ -87,6 +87,7 @@ def test_a_job_killed_at_every_third_write_ends_like_one_that_was_left_alone(
     assert (code, kills >= 3) == (0, True), pod.log.read_text()[-3000:]
     assert pod.outcome["output"]["digest"] == merged["outcome"]["output"]["digest"]
     assert not any("merge-state" in name for name in cluster.names(job))
+    killed("a job's pod, at every third write", kills, "same digest")
 
 
 def test_a_pod_that_finds_the_output_finished_says_so(cluster: Cluster, merged: dict[str, Any]) -> None:
@@ -173,7 +174,7 @@ def test_losses_are_what_transformers_computes(cluster: Cluster, sweep: dict[str
     assert float(row["special"]) == pytest.approx(loss / tokens, rel=1e-4)
 
 
-def test_a_sweep_goes_on_where_it_was_killed(cluster: Cluster, sweep: dict[str, Any]) -> None:
+def test_a_sweep_goes_on_where_it_was_killed(cluster: Cluster, sweep: dict[str, Any], killed: Any) -> None:
     job = swept(cluster, "swept-killed")
     kills = 0
     for die_at in (9, 16):
@@ -187,6 +188,7 @@ def test_a_sweep_goes_on_where_it_was_killed(cluster: Cluster, sweep: dict[str, 
     assert outcome["merge"]["sweep"]["rows"] == sweep["outcome"]["merge"]["sweep"]["rows"]
     after = _scores(cluster.storage, job, cluster)
     assert {name: after[name] for name in before} == before  # not scored a second time
+    killed("a sweep", kills, "same digest, no score computed twice")
 
 
 def _scores(storage: Storage, job: dict[str, Any], cluster: Cluster) -> dict[str, str]:
@@ -216,6 +218,66 @@ def test_all_candidates_stay_if_wanted(cluster: Cluster, tmp_path: Path) -> None
         assert f"candidates/candidate-{number:03d}/manifest.json" in cluster.names(job)
     winner = cluster.directory(job).uri / "candidates" / outcome["merge"]["sweep"]["winner"]
     assert cluster.storage.published(winner).digest == outcome["output"]["digest"]
+
+
+def judged(cluster: Cluster, name: str, **sweep: Any) -> dict[str, Any]:
+    template = {"engine": {"vllm": {"device": "cpu"}}, "benchmarks": [{"name": "gaia"}, {"name": "scout"}]}
+    axes = [{"parameter": "weight", "values": VALUES}]
+    return cluster.job(name, sweep={"axes": axes, "evalSuiteTemplate": template, **sweep})
+
+
+def with_scores(told: dict[str, Any]) -> str:
+    """What the operator hands over when the suites have found the second candidate better."""
+    rows = [
+        {"candidate": f"candidate-{number:03d}", "values": [value], "score": f"{25 + 50 * number}.00",
+         "benchmarks": [{"name": "gaia", "score": "50.0"}, {"name": "scout", "score": f"{100 * number}.0"}]}
+        for number, value in enumerate(VALUES)
+    ]  # fmt: skip
+    return json.dumps({**told, "scored": 2, "rows": rows, "winner": "candidate-001"})
+
+
+def test_candidates_wait_for_their_suites_and_the_winner_is_published_as_it_was_evaluated(cluster: Cluster) -> None:
+    job = judged(cluster, "judged")
+    first = cluster.run(job)
+    folder = cluster.directory(job).uri / "candidates"
+    assert first["merge"]["sweep"] == {"candidates": 2, "scored": 0, "rows": [], "folder": str(folder)}
+    assert ("output" in first, first["merge"]["plan"]["files"]) == (False, 1)
+    evaluated = cluster.storage.show(folder / "candidate-001")
+    assert evaluated.description
+    assert {each.ref for each in evaluated.description.lineage} == {"base", "agent"}
+    pod = cluster.start(job, die_at=4, PINNACE_SWEEP=with_scores(first["merge"]["sweep"]))
+    assert pod.wait() == -signal.SIGKILL
+    pod = cluster.start(job, PINNACE_SWEEP=with_scores(first["merge"]["sweep"]))
+    assert pod.wait() == 0, pod.log.read_text()[-3000:]
+    told = pod.outcome
+    assert told["output"] == {"uri": str(cluster.directory(job).output), "digest": evaluated.digest}
+    assert told["merge"]["plan"] == first["merge"]["plan"]
+    assert told["merge"]["sweep"]["winner"] == "candidate-001"
+    assert not any(name.startswith("candidates/") for name in cluster.names(job))
+    with cluster.storage.open(told["merge"]["sweep"]["plot"]) as stream:
+        words = {each.text for each in ET.fromstring(stream.read()).iter()}  # noqa: S314 - made by ourselves
+    assert {"gaia", "scout", "mean", "best"} <= words
+
+
+def test_a_pod_that_merges_candidates_goes_on_after_kills(cluster: Cluster) -> None:
+    job = judged(cluster, "judged-killed")
+    assert cluster.start(job, die_at=6).wait() == -signal.SIGKILL
+    assert cluster.run(job)["merge"]["sweep"]["folder"]
+    numbers = [f"candidates/candidate-{number:03d}/manifest.json" for number in range(2)]
+    assert set(numbers) <= set(cluster.names(job))
+
+
+def test_a_winner_that_was_damaged_is_not_published(cluster: Cluster) -> None:
+    job = judged(cluster, "judged-damaged")
+    table = with_scores(cluster.run(job)["merge"]["sweep"])
+    weights = cluster.directory(job).uri / "candidates" / "candidate-001" / "model.safetensors"
+    body = bytearray(cluster.storage.store.read(weights))
+    body[-1] ^= 1
+    cluster.storage.store.put(weights, bytes(body))
+    pod = cluster.start(job, PINNACE_SWEEP=table)
+    assert pod.wait() != 0
+    assert "model.safetensors" in pod.outcome["message"]
+    assert not any(name.startswith("output/") and name.endswith(".safetensors") for name in cluster.names(job))
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ STEPS: dict[str, Any] = {
     "raise backoffLimit": lambda world, _: world.raise_backoff(),
     "time to live": lambda world, _: world.set_ttl(),
     "delete the JobSet": lambda world, _: world.delete_jobset_by_hand(),
+    "delete a suite": lambda world, _: world.delete_suite_by_hand(),
     "delete the job": lambda world, _: world.delete_job(),
     "quota": lambda world, _: world.set_quota(True),
     "no quota": lambda world, _: world.set_quota(False),
@@ -52,7 +53,7 @@ STEPS: dict[str, Any] = {
 # Deletion has a test of its own: a job that is gone has nothing to show.
 OFTEN = [name for name in STEPS if name != "delete the job"] + ["controllers"] * 8 + ["stop pods"] * 3
 worlds = st.builds(
-    World.create, kind=st.sampled_from(["SFTJob", "MergeJob"]), nodes=st.integers(1, 3), waits=st.booleans(), queued=st.booleans(),
+    World.create, kind=st.sampled_from(["SFTJob", "MergeJob", "sweep"]), nodes=st.integers(1, 3), waits=st.booleans(), queued=st.booleans(),
     backoff=st.integers(0, 2), delete=st.booleans(),
 )  # fmt: skip
 stories = st.lists(st.tuples(st.sampled_from(OFTEN), st.integers(0, 40)), min_size=8, max_size=40)

@@ -21,10 +21,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{/* What the operator may do with the resources that it serves, and with nothing else. */}}
 {{- define "pinnace.rules" -}}
-# patch is for metadata.finalizers (deletionPolicy: Delete); the spec is never written.
+# patch is for metadata.finalizers (deletionPolicy: Delete); users' specs are never written.
 - apiGroups: [pinnace.dev]
-  resources: [evalsuites, mergejobs, rlruns, sftjobs]
+  resources: [mergejobs, rlruns, sftjobs]
   verbs: [get, list, watch, patch]
+# A MergeJob's sweep makes EvalSuites of its own.
+- apiGroups: [pinnace.dev]
+  resources: [evalsuites]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [pinnace.dev]
   resources: [toolsandboxes]
   verbs: [get, list, watch]

@@ -64,6 +64,7 @@ class Reason(StrEnum):
     QUEUE_NOT_USED = "QueueNotUsed"
     STARTING = "Starting"
     RUNNING = "Running"
+    EVALUATING = "Evaluating"
     CHECKPOINTED = "Checkpointed"
     RESTARTING = "Restarting"
     SUSPENDING = "Suspending"
@@ -158,6 +159,7 @@ REASONS: dict[Reason, ReasonDoc] = {
     Reason.QUEUE_NOT_USED: ReasonDoc("The job names no queue, so no quota is involved."),
     Reason.STARTING: ReasonDoc("The pods are being created, pull images or check the inputs."),
     Reason.RUNNING: ReasonDoc("Steps are being made."),
+    Reason.EVALUATING: ReasonDoc("All candidates of a sweep are merged, and their EvalSuites run."),
     Reason.CHECKPOINTED: ReasonDoc(
         "The pods were asked to stop and have written a checkpoint; not counted as a failure."
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -94,11 +94,9 @@ class EvalWorker(ApiModel):
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
 
 
-class EvalSuiteSpec(JobSpec):
-    """What to evaluate, on what, and how. `engine` and `benchmarks` are needed, and `model` where it is served here."""
+class Evaluation(ApiModel):
+    """On what to evaluate, and how: all but the model, and where the results go."""
 
-    model: ModelSource | None = None
-    """The model to serve; absent with engine.external."""
     engine: Engine
     agent: EvalAgent = Field(default_factory=EvalAgent)
     tool_sandbox: EvalTools | None = None
@@ -117,18 +115,8 @@ class EvalSuiteSpec(JobSpec):
     budget: EvalBudget = Field(default_factory=EvalBudget)
     compare_to: Annotated[tuple[Label, ...], Field(max_length=MOST_COMPARED), ListType("set")] = ()
     """EvalSuites of this namespace to compare with, question by question. This one waits until they are complete."""
-    records: S3Uri | None = None
-    """A folder in S3 for the records, which suites may share: what is there under the same configuration is not done
-    again. Absent: the suite's own."""
 
-    rules = (
-        Rule(
-            "has(self.model) != has(self.engine.external)",
-            "model: engines vllm and sglang serve it, an external endpoint has its own: "
-            "set model, or use engine.external without it",
-            lambda spec: (spec.model is None) != (spec.engine.external is None),
-            field=".model",
-        ),
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             f"!has(self.toolSandbox) || self.agent.dialect != 'Native' || {_each_server('has(server.toolParser)')}",
             "engine.toolParser: native tool calls have to be parsed by the server: set it (hermes for vLLM, qwen25 for "
@@ -153,6 +141,27 @@ class EvalSuiteSpec(JobSpec):
             ),
             field=".agent",
         ),
+    )
+
+
+class EvalSuiteSpec(Evaluation, JobSpec):
+    """What to evaluate, on what, and how. `engine` and `benchmarks` are needed, and `model` where it is served here."""
+
+    model: ModelSource | None = None
+    """The model to serve; absent with engine.external."""
+    records: S3Uri | None = None
+    """A folder in S3 for the records, which suites may share: what is there under the same configuration is not done
+    again. Absent: the suite's own."""
+
+    rules = (
+        Rule(
+            "has(self.model) != has(self.engine.external)",
+            "model: engines vllm and sglang serve it, an external endpoint has its own: "
+            "set model, or use engine.external without it",
+            lambda spec: (spec.model is None) != (spec.engine.external is None),
+            field=".model",
+        ),
+        *Evaluation.rules,
     )
 
 

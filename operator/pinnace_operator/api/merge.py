@@ -284,13 +284,21 @@ class MergeJobSpec(MergeSpec, JobSpec):
             field=".worker",
         ),
         Rule(
-            f"!has(self.sweep) || {_MEMORY}",
+            f"!has(self.sweep) || !has(self.sweep.metric) || {_MEMORY}",
             "worker.resources.limits.memory: a sweep loads each candidate to score it: set it to memoryLimit and the "
             "size of the model in outputDtype",
-            lambda spec: spec.sweep is None or _memory_limit(spec) is not None,
+            lambda spec: not (spec.sweep and spec.sweep.metric) or _memory_limit(spec) is not None,
             field=".worker",
         ),
     )
+
+
+_LONGEST_OF_SUITE = 43
+_NUMBER = len("-000")
+
+
+def _has_suites(job: MergeJob) -> bool:
+    return bool(job.spec.sweep and job.spec.sweep.eval_suite_template)
 
 
 _SELF = "(has({0}.from) && {0}.from.kind == 'MergeJob' && {0}.from.name == self.metadata.name)"
@@ -317,6 +325,13 @@ class MergeJob(ApiModel):
     rules = (
         # Its longest pod is that of the cleanup.
         *name_rules(longest_pod_suffix="-cleanup-0-0"),
+        Rule(
+            "!has(self.spec.sweep) || !has(self.spec.sweep.evalSuiteTemplate) || "
+            f"size(self.metadata.name) <= {_LONGEST_OF_SUITE - _NUMBER}",
+            f"metadata.name: at most {_LONGEST_OF_SUITE - _NUMBER} characters with sweep.evalSuiteTemplate, because "
+            "EvalSuites are named after the job: choose a shorter name",
+            lambda job: not _has_suites(job) or len(job.metadata.name) <= _LONGEST_OF_SUITE - _NUMBER,
+        ),
         Rule(
             f"!(has(self.spec.base) && {_SELF.format('self.spec.base')}) && !self.spec.models.exists(m,"
             f" {_SELF.format('m.source')} || (has(m.adapter) && {_SELF.format('m.adapter')}))",

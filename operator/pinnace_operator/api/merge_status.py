@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType
+from pinnace_operator.api.evalresult import MOST_BENCHMARKS, Percent
 from pinnace_operator.api.fields import Digest, S3Uri, whole
 from pinnace_operator.api.status import Count, JobStatus
 
@@ -43,19 +44,34 @@ class MergedFile(ApiModel):
     """SHA-256 of its content."""
 
 
+class BenchmarkScore(ApiModel):
+    """What a candidate came to on one benchmark."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """As in evalSuiteTemplate.benchmarks."""
+    score: Percent
+    """avg@k in percent."""
+
+
 class SweepRow(ApiModel):
-    """One candidate with its losses; lower is better."""
+    """One candidate with its losses (lower is better), or the scores of its EvalSuite (higher is better)."""
 
     candidate: FileName
     """Its name, also that of its folder in `candidates/`."""
     values: Annotated[tuple[Annotated[str, Field(max_length=24)], ...], Field(max_length=4), ListType()]
     """What was tried, in the order of sweep.axes."""
-    special: Loss
+    special: Loss | None = None
     """Loss on the special data, a decimal."""
-    general: Loss
+    general: Loss | None = None
     """Loss on the general data."""
-    total: Loss
+    total: Loss | None = None
     """The weighted sum, by which candidates are compared."""
+    score: Percent | None = None
+    """Mean of the benchmarks in percent, by which candidates are compared."""
+    benchmarks: Annotated[
+        tuple[BenchmarkScore, ...], Field(max_length=MOST_BENCHMARKS), ListType("map", ("name",))
+    ] = ()
+    """What the mean is of."""
 
 
 class SweepStatus(ApiModel):
@@ -68,9 +84,11 @@ class SweepStatus(ApiModel):
     rows: Annotated[tuple[SweepRow, ...], Field(max_length=MOST_CANDIDATES), ListType("map", ("candidate",))] = ()
     """The table, in the order of the candidates."""
     winner: FileName | None = None
-    """The candidate with the lowest total, once all are scored; it becomes the output."""
+    """The candidate with the lowest total or the highest score, once all are scored; it becomes the output."""
     plot: S3Uri | None = None
-    """Both losses over the tried values, as SVG."""
+    """Losses or scores over the tried values, as SVG."""
+    folder: S3Uri | None = None
+    """Where the candidates are, once all are merged for their EvalSuites."""
 
 
 class MergeReport(ApiModel):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import product
 from math import prod
 from typing import Annotated
 
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, Rule
+from pinnace_operator.api.evalsuite import Evaluation
 from pinnace_operator.api.fields import Label, whole
 from pinnace_operator.api.merge_status import MOST_CANDIDATES
 from pinnace_operator.api.mergemethods import Parameter, Share, Signed
-from pinnace_operator.api.shared import DataSource
+from pinnace_operator.api.shared import DataSource, exactly_one
 
 _MOST_AXES = 4
 
@@ -44,6 +46,26 @@ class HeldOutLoss(ApiModel):
     """Longest sequence in tokens; what is longer is cut there."""
 
 
+class EvalSuiteTemplate(Evaluation):
+    """Score candidates by an EvalSuite each: the one with the highest mean of its benchmarks wins.
+
+    The suites are named after the job and the candidate's number, and have the job's storage, queue and policies."""
+
+    parallel: Annotated[int, whole(1, MOST_CANDIDATES)] = 1
+    """Candidates that are evaluated at the same time."""
+
+    rules = (
+        *Evaluation.rules,
+        Rule(
+            "!has(self.engine.external)",
+            "evalSuiteTemplate.engine: an external endpoint has a model of its own: serve the candidates with vllm or "
+            "sglang",
+            lambda template: template.engine.external is None,
+            field=".engine",
+        ),
+    )
+
+
 class SweepRetain(StrEnum):
     """Which candidates stay when the winner is known."""
 
@@ -63,11 +85,13 @@ class Sweep(ApiModel):
 
     axes: Annotated[tuple[SweepAxis, ...], Field(min_length=1, max_length=_MOST_AXES), ListType()]
     """What to try. A value of an axis replaces that parameter everywhere, also in `layers`."""
-    metric: HeldOutLoss
+    metric: HeldOutLoss | None = None
+    eval_suite_template: EvalSuiteTemplate | None = None
     retain: SweepRetain = SweepRetain.WINNER
-    """Winner: a candidate is deleted when it is scored (the output is the winner). All: they stay in `candidates/`."""
+    """Winner: candidates are deleted once the output is the winner, or before. All: they stay in `candidates/`."""
 
     rules = (
+        exactly_one("sweep", "metric", "evalSuiteTemplate"),
         Rule(
             f"self.axes.all(a, self.axes.exists_one(b, {_same_axis('a', 'b')}))",
             "sweep.axes: two axes are for the same parameter of the same model: give all its values in one",
@@ -83,3 +107,9 @@ class Sweep(ApiModel):
             field=".axes",
         ),
     )
+
+    @property
+    def candidates(self) -> dict[str, tuple[str, ...]]:
+        """By candidate's name, the values that it tries: all combinations, in the order of the axes."""
+        combinations = product(*(axis.values for axis in self.axes))
+        return {f"candidate-{number:03d}": values for number, values in enumerate(combinations)}

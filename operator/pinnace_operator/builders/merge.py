@@ -59,5 +59,6 @@ def resources(spec: MergeJobSpec) -> dict[str, Any]:
 
 def config_maps(spec: MergeJobSpec) -> list[str]:
     """Names of the ConfigMaps that the pod reads."""
-    sources = [spec.sweep.metric.special, spec.sweep.metric.general] if spec.sweep else []
+    metric = spec.sweep.metric if spec.sweep else None
+    sources = [metric.special, metric.general] if metric else []
     return [each.config_map.name for each in sources if each.config_map]

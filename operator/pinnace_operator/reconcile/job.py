@@ -20,6 +20,7 @@ from pinnace_operator.reconcile import clock, failure
 from pinnace_operator.reconcile.jobset import JobSet
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Raw, SecretRequest
 from pinnace_operator.reconcile.pods import Pod, read
+from pinnace_operator.reconcile.situation import Situation
 from pinnace_operator.reconcile.upstream import Missing, Need
 
 Models = Mapping[str, Mapping[str, Any]]
@@ -54,6 +55,8 @@ class JobType:
     """What its resources report."""
     results: Callable[[Job], Mapping[str, Any]] = lambda _: {}
     """The fields of the status that other kinds don't have."""
+    between: Callable[[Job], Situation | None] = lambda _: None
+    """What is the case between two JobSets of one job, for kinds that have more than one."""
     needs: Callable[[Job], tuple[Need | Missing, ...]] = lambda _: ()
     """What it needs before it can start besides models."""
     beside: Callable[[Identity, Any, OperatorSettings], tuple[dict[str, Any], ...]] = lambda *_: ()

@@ -84,7 +84,13 @@ def _suspended(job: Job) -> Situation | None:
     return Situation(reason=Reason.SUSPENDED, message=text, suspended=True, waiting=True)
 
 
-def _overdue(job: Job) -> Situation | None:
+def _between(job: Job) -> Situation | None:
+    """The kind's own phases, where it has a life between two JobSets."""
+    return job.type.between(job)
+
+
+def overdue(job: Job) -> Situation | None:
+    """activeDeadlineSeconds are over."""
     limit = job.spec.active_deadline_seconds
     if limit is None or job.before.start_time is None or job.active_seconds < limit:
         return None
@@ -93,6 +99,12 @@ def _overdue(job: Job) -> Situation | None:
     return Situation(
         reason=Reason.DEADLINE_EXCEEDED, message=job.explain(Reason.DEADLINE_EXCEEDED, fact), failed=True, prune=prune
     )
+
+
+def deadline(job: Job) -> int | None:
+    """Seconds until the job is overdue, where it can be."""
+    limit = job.spec.active_deadline_seconds
+    return limit - job.active_seconds if limit and job.before.start_time else None
 
 
 def _taken(job: Job) -> Situation | None:
@@ -172,8 +184,7 @@ def _held(job: Job) -> Situation | None:
 
 def _working(job: Job) -> Situation:
     children = _repaired(job)
-    deadline = job.spec.active_deadline_seconds
-    left = deadline - job.active_seconds if deadline and job.before.start_time else None
+    left = deadline(job)
     at_work = [pod for pod in job.gang if pod.at_work(job.type.role)]
     missing = [name for name in job.type.others if not any(pod.at_work(name) for pod in job.gang)]
     if len(at_work) < job.type.nodes(job.spec) or missing:
@@ -269,9 +280,10 @@ def _models(job: Job) -> tuple[dict[str, dict[str, Any]], tuple[InputRef, ...]] 
 
 
 PHASES: tuple[Callable[[Job], Situation | None], ...] = (
+    _between,
     _ended,
     _suspended,
-    _overdue,
+    overdue,
     _taken,
     _leaving,
     _absent,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from pinnace_operator.api.conditions import Reason
 from pinnace_operator.api.merge import MergeJob, MergeJobSpec
-from pinnace_operator.api.merge_status import MergeJobStatus, MergeReport
+from pinnace_operator.api.merge_status import MergeJobStatus
 from pinnace_operator.api.status import InputRef
-from pinnace_operator.builders import merge
+from pinnace_operator.builders import environment, merge
 from pinnace_operator.builders.identity import Identity
 from pinnace_operator.builders.jobset import Budget
-from pinnace_operator.reconcile import pods, upstream
+from pinnace_operator.reconcile import sweep, upstream
 from pinnace_operator.reconcile.decide import decide
 from pinnace_operator.reconcile.job import Job, JobType, Models
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings, Plan, Raw
@@ -37,10 +38,11 @@ def reconcile(resource: Raw, observed: Observed) -> Plan:
 
 
 def references(resource: Raw) -> tuple[tuple[str, str], ...]:
-    """(kind, name) of the resources whose results it merges."""
+    """(kind, name) of the resources whose results it merges, and of its own EvalSuites."""
     spec = resource.get("spec") or {}
-    models = spec.get("models") or ()
-    return upstream.references([spec.get("base"), *(each.get(one) for each in models for one in ("source", "adapter"))])
+    sources = [spec.get("base")]
+    sources += [each.get(one) for each in spec.get("models") or () for one in ("source", "adapter")]
+    return (*upstream.references(sources), *sweep.references(resource))
 
 
 def _parse(resource: Raw) -> MergeJobSpec:
@@ -57,21 +59,20 @@ def _lineage(spec: MergeJobSpec) -> tuple[InputRef, ...]:
 def _build(
     identity: Identity, spec: MergeJobSpec, settings: OperatorSettings, models: Models, budget: Budget
 ) -> dict[str, Any]:
-    env = variables(identity, spec, settings, models, budget.first_attempt)
+    sources = {field: each for field, each in models.items() if field != sweep.TABLE}
+    env = variables(identity, spec, settings, sources, budget.first_attempt)
+    if table := models.get(sweep.TABLE):
+        env.append(environment.plain("PINNACE_SWEEP", json.dumps(table, sort_keys=True, separators=(",", ":"))))
     return merge.merging(identity, spec, env=env, images=images(settings), budget=budget)
 
 
 def _reported(job: Job) -> Mapping[str, Any]:
     """The worker's last words, else its latest report, else what was known; of a sweep, the fullest table."""
-    report = job.observed.progress
-    said = [outcome.merge for _, outcome in pods.outcomes(job.pods)]
-    told = (*reversed(said), report.merge if report else None, job.before)
-    known = [each for each in told if isinstance(each, MergeReport)]
-    sweeps = [each.sweep for each in known if each.sweep]
+    known = sweep.reports(job)
     return {
         "plan": next((each.plan for each in known if each.plan), None),
         "files": next((each.files for each in known if each.files), ()),
-        "sweep": max(sweeps, key=lambda each: (each.winner is not None, len(each.rows)), default=None),
+        "sweep": sweep.status(job),
     }
 
 
@@ -89,4 +90,6 @@ MERGE = JobType(
     remedies=_REMEDIES,
     status=MergeJobStatus,
     results=_reported,
+    between=sweep.evaluating,
+    needs=sweep.needs,
 )

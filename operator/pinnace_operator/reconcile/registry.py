@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pinnace_operator.api.base import API_VERSION
 from pinnace_operator.reconcile import evals, merge, rl, sft, toolsandbox
 from pinnace_operator.reconcile.plan import Observed, Plan, Raw
 
@@ -25,6 +26,7 @@ class ChildKind:
 
 JOBSET = ChildKind("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets", orphaned=True)
 NETWORK_POLICY = ChildKind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", orphaned=True)
+EVAL_SUITE = ChildKind(API_VERSION, "EvalSuite", "evalsuites")
 SERVICE_CHILDREN = (
     ChildKind("v1", "ConfigMap", "configmaps"),
     ChildKind("v1", "ServiceAccount", "serviceaccounts"),
@@ -55,7 +57,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "SFTJob": Kind("SFTJob", "sftjobs", sft.reconcile, sft.references, (JOBSET,)),
-    "MergeJob": Kind("MergeJob", "mergejobs", merge.reconcile, merge.references, (JOBSET,)),
+    "MergeJob": Kind("MergeJob", "mergejobs", merge.reconcile, merge.references, (JOBSET, EVAL_SUITE)),
     "EvalSuite": Kind("EvalSuite", "evalsuites", evals.reconcile, evals.references, (JOBSET, NETWORK_POLICY)),
     "RLRun": Kind("RLRun", "rlruns", rl.reconcile, rl.references, (JOBSET, NETWORK_POLICY)),
     "ToolSandbox": Kind(

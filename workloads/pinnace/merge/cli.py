@@ -68,7 +68,9 @@ def local(
             f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)
         )
         _fail(ValueError(problems), 64)
-    except (MergeError, StorageError, OSError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        _fail(ValueError(f"{config} is no YAML: {error}"), 1)
+    except (MergeError, StorageError, OSError) as error:
         _fail(error, 1)
 
 
@@ -88,6 +90,14 @@ def _merge(
     from .shards import Progress
     from .sources import Places, plan_document
 
+    wanted: dict[str, Any] = {"replace": replace}
+    if threads:
+        wanted["threads"] = threads
+    if memory:
+        try:
+            wanted["memory"] = int(quantity_value(memory))
+        except ValueError as error:
+            raise typer.BadParameter(f"--memory: {error}: write it as 2Gi") from None
     places = Places()
     document = yaml.safe_load(config.read_text())
     if not isinstance(document, dict):
@@ -96,11 +106,6 @@ def _merge(
     show(plan, notes)
     if dry_run or output is None:
         return
-    wanted: dict[str, Any] = {"replace": replace}
-    if threads:
-        wanted["threads"] = threads
-    if memory:
-        wanted["memory"] = int(quantity_value(memory))
     store, to = places.locate(output)
     with _out.status("") as status:
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
+
 
 class MergeError(Exception):
     """Base of all errors of `pinnace.merge`."""
@@ -33,3 +36,10 @@ class OutOfBudget(MergeError):
 
 class Interrupted(MergeError):
     """The merge was asked to stop; what is uploaded stays, and the same merge goes on from there."""
+
+
+def unknown(what: str, name: object, known: Collection[str]) -> InvalidMerge:
+    """A name that is none of the known ones: says which are like it, or else all."""
+    near = get_close_matches(str(name), known, cutoff=0.5)
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(known)}"
+    return InvalidMerge(f"{what}: there is no {str(name)!r}: {remedy}")

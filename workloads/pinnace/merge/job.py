@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pinnace_operator.api.conditions import Reason
 from pinnace_operator.api.merge import MergeJobSpec, MergeSpec
-from pinnace_operator.api.merge_status import MergeReport
+from pinnace_operator.api.merge_status import MergeReport, SweepStatus
+from pinnace_operator.api.mergesweep import HeldOutLoss, SweepRetain
 from pinnace_operator.api.outcome import ExitCode, Outcome
 from pinnace_operator.api.status import OutputRef
 
@@ -21,17 +22,18 @@ from pinnace.model import address, fetch_from_hub
 from pinnace.outcome import TERMINATION_LOG, Checkpointed, InvalidSpec, ModelUnusable
 from pinnace.progress import Progress as Reporter
 from pinnace.shutdown import Shutdown
-from pinnace.storage import Conflict, NotFound, RunDirectory, S3Uri, Storage
+from pinnace.storage import Conflict, DamagedFile, Incomplete, NotFound, RunDirectory, S3Uri, Storage
 from pinnace.storage.artifacts import Published
 
 from .buffers import let_go
 from .errors import Interrupted, InvalidMerge, MergeError, OutOfBudget, SourceChanged
+from .evaluated import draw, judged, merge_all
 from .heldout import prepare
 from .plan import Plan, SourceFolders, make_plan
 from .report import Report, merged_files
 from .run import RunOptions, run
 from .scorer import Scorer
-from .search import Search, Trial
+from .search import CANDIDATES, Search, Trial, remove
 from .source import Folder
 from .sources import Places
 from .state import STATE
@@ -53,12 +55,16 @@ def merge_job() -> Outcome:
             published = _Work(this, storage, directory, stop).published()
     else:  # by an attempt that may have died a moment later
         storage.store.delete([directory.output / STATE])
+    sweep = this.spec.sweep
+    if published and sweep and sweep.retain is SweepRetain.WINNER:
+        remove(storage, directory.uri / CANDIDATES)
     outcome = Outcome(
         reason=Reason.COMPLETED,
         exit_code=ExitCode.COMPLETED,
-        output=OutputRef(uri=published.uri, digest=published.digest),
+        output=OutputRef(uri=published.uri, digest=published.digest) if published else None,
     )
-    told = (outcome.model_copy(update={"merge": each}) for each in _last_words(storage, directory).reductions())
+    words = _last_words(storage, directory, published)
+    told = (outcome.model_copy(update={"merge": each}) for each in words.reductions())
     return next((each for each in told if each.fits), outcome)
 
 
@@ -96,33 +102,65 @@ class _Work:
         self._scratch = Path(os.environ.get("PINNACE_SCRATCH", "/scratch"))
         self._options = RunOptions(threads=this.spec.worker.cores, device=str(this.spec.worker.device))
 
-    def published(self) -> Published:
-        """Plans everything before the first byte is written; then searches, then merges."""
-        spec = self._job.spec
+    def published(self) -> Published | None:
+        """Plans everything before the first byte is written; then searches, then merges.
+
+        None: all candidates are merged, and their EvalSuites are next.
+        """
+        table = judged()
+        if table:
+            return self._winner(table)
+        sweep = self._job.spec.sweep
         folders = self._folders()
-        trials = [Trial(one, _plan(one.spec, folders)) for one in candidates(spec)]
+        trials = [Trial(one, _plan(one.spec, folders)) for one in candidates(self._job.spec)]
         reporter = Reporter.from_env(self._job.identity)
-        report = Report(reporter, trials[0].plan, merges=len(trials) + 1 if spec.sweep else 1)
+        report = Report(reporter, trials[0].plan, merges=len(trials) + bool(sweep and sweep.metric))
         try:
-            plan = self._best(trials, report).plan if spec.sweep else trials[0].plan
-            self._keep(report)
+            if sweep and sweep.eval_suite_template:
+                self._candidates(trials, report)
+                return None
+            plan = self._best(trials, report, sweep.metric).plan if sweep and sweep.metric else trials[0].plan
+            self._keep(report.merge)
             output = self._merge(plan, self._directory.output, report, output=True)
-            self._keep(report)
+            self._keep(report.merge)
         finally:
             reporter.close()
         return output
 
-    def _best(self, trials: list[Trial], report: Report) -> Trial:
+    def _candidates(self, trials: list[Trial], report: Report) -> None:
+        status = merge_all(
+            trials, self._directory, lambda plan, to: self._merge(plan, to, report, output=False), report.sweep
+        )
+        # First: once the operator hears where they are, it may end this pod.
+        self._keep(report.merge.model_copy(update={"sweep": status}))
+        report.sweep(status, len(trials))
+
+    def _winner(self, table: SweepStatus) -> Published:
+        """The candidate that won, as it was evaluated."""
+        status = draw(self._job.spec, table, self._directory)
+        self._keep(_told(self._storage, self._directory).model_copy(update={"sweep": status}))
+
+        def copied(_: int) -> None:
+            if self._stop.is_set():
+                raise Interrupted("asked to stop while the winner was published; the same job goes on")
+
+        winner = self._directory.uri / CANDIDATES / str(table.winner)
+        try:
+            return self._storage.copy(winner, self._directory.output, copied=copied)
+        except (NotFound, Incomplete, DamagedFile) as error:
+            raise ModelUnusable(f"what was evaluated is not there any more: {error}") from None
+
+    def _best(self, trials: list[Trial], report: Report, metric: HeldOutLoss) -> Trial:
         sweep = self._job.spec.sweep
         assert sweep is not None  # noqa: S101 -- the caller's condition
         workplace = self._scratch / "sweep"
         shutil.rmtree(workplace, ignore_errors=True)  # of a container that was restarted in this pod
         workplace.mkdir(parents=True)
-        data = prepare(sweep.metric, trials[0].plan.layout.folder, self._storage, workplace)
+        data = prepare(metric, trials[0].plan.layout.folder, self._storage, workplace)
         device = str(self._job.spec.worker.device)
         with Scorer(self._storage, data, device, workplace, self._stop, told=report.scored) as score:
             search = Search(
-                sweep, data.digest, self._storage, self._directory, score=score, told=report.sweep,
+                metric, sweep.retain, data.digest, self._storage, self._directory, score=score, told=report.sweep,
                 merge=lambda plan, to: self._merge(plan, to, report, output=False),
             )  # fmt: skip
             trial, status = search.best(trials)
@@ -135,9 +173,9 @@ class _Work:
         let_go()
         return published
 
-    def _keep(self, report: Report) -> None:
+    def _keep(self, told: MergeReport) -> None:
         """For the attempt that finds the output finished: another one may have died before it told."""
-        body = report.merge.model_dump_json(by_alias=True, exclude_none=True)
+        body = told.model_dump_json(by_alias=True, exclude_none=True)
         self._directory.write_history("merge.json", body.encode())
 
     def _folders(self) -> dict[str, Folder]:
@@ -167,13 +205,20 @@ def _plan(spec: MergeSpec, folders: Mapping[str, Folder]) -> Plan:
     return make_plan(spec, base=SourceFolders(folders["base"]) if spec.base else None, models=models)
 
 
-def _last_words(storage: Storage, directory: RunDirectory) -> MergeReport:
-    """What is known about a merge whose output is there, whichever attempt made it."""
+def _told(storage: Storage, directory: RunDirectory) -> MergeReport:
+    """What is known about a merge, whichever attempt made it."""
     try:
         with storage.open(directory.history / "merge.json") as stream:
-            known = MergeReport.model_validate_json(stream.read())
+            return MergeReport.model_validate_json(stream.read())
     except NotFound:
-        known = MergeReport()
+        return MergeReport()
+
+
+def _last_words(storage: Storage, directory: RunDirectory, published: Published | None) -> MergeReport:
+    """The same, with the files of the output."""
+    known = _told(storage, directory)
+    if published is None:
+        return known
     files = storage.show(directory.output).manifest.files
     weights = (each for each in files if each.path.endswith(".safetensors"))
     return known.model_copy(update={"files": merged_files(weights)})

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +129,7 @@ class LocalStore:
     def abort_parts(self, uri: S3Uri, upload_id: str) -> None:
         parts = _parts(uri, upload_id)
         shutil.rmtree(parts, ignore_errors=True)
-        if parts.parent.is_dir() and not any(parts.parent.iterdir()):
+        with suppress(OSError):  # there are others, or another one that ended at this moment has removed it
             parts.parent.rmdir()
 
     def list_parts(self, uri: S3Uri, upload_id: str) -> Sequence[StoredPart]:

@@ -14,7 +14,7 @@ from pinnace_operator.api.merge import MergeSpec
 from pinnace_operator.api.mergemethods import MergeMethod
 from pydantic import ValidationError
 
-from .errors import InvalidMerge
+from .errors import InvalidMerge, unknown
 from .methods import REGISTRY
 
 _METHODS = {"ramplus_tl": "ramplus"}
@@ -55,14 +55,12 @@ def is_mergekit(document: Mapping[str, Any]) -> bool:
 
 def translate(document: Mapping[str, Any]) -> Translated:
     """Raises `InvalidMerge` for what can't be said here."""
-    unknown = set(document) - _KNOWN
-    if unknown:
-        raise InvalidMerge(f"mergekit has no {min(unknown)!r} at the top of a configuration")
+    strange = set(document) - _KNOWN
+    if strange:
+        raise InvalidMerge(f"mergekit has no {min(strange)!r} at the top of a configuration")
     method = _METHODS.get(document["merge_method"], document["merge_method"])
     if method not in REGISTRY:
-        raise InvalidMerge(
-            f"merge_method {document['merge_method']} is not supported: use one of {', '.join(REGISTRY)}"
-        )
+        raise unknown("merge_method", document["merge_method"], [*REGISTRY, *_METHODS])
     base = document.get("base_model")
     entries = _entries(document)
     shared = dict(document.get("parameters") or {})
@@ -108,18 +106,27 @@ def _entries(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise InvalidMerge("modules: not supported: write models")
     slices = document.get("slices")
     if not slices:
-        return [dict(one) for one in document.get("models") or ()]
+        return _named(document.get("models"), "models")
     if len(slices) > 1:
         raise InvalidMerge("slices: stacking layers of several slices is not supported: merge whole models")
     if slices[0].get("parameters") or slices[0].get("base_model") or slices[0].get("residual_weight"):
         raise InvalidMerge(
             "slices[0]: parameters and base_model inside a slice are not supported: write them at the top"
         )
-    sources = slices[0]["sources"]
-    ranges = {tuple(one["layer_range"]) for one in sources}
-    if len(ranges) > 1 or any(first != 0 for first, _ in ranges):
+    sources = _named(slices[0].get("sources"), "slices[0].sources")
+    ranges = {tuple(one.get("layer_range") or ()) for one in sources}
+    if len(ranges) > 1 or any(each[:1] != (0,) for each in ranges):
         raise InvalidMerge("slices[0].sources: layer_range must be all layers of each model: stacking is not supported")
-    return [dict(one) for one in sources]
+    return sources
+
+
+def _named(entries: Any, where: str) -> list[dict[str, Any]]:
+    if not isinstance(entries, list) or not entries:
+        raise InvalidMerge(f"{where}: give a list of models, each as {{model: PATH, parameters: ...}}")
+    for index, one in enumerate(entries):
+        if not isinstance(one, Mapping) or not one.get("model"):
+            raise InvalidMerge(f"{where}[{index}].model is missing: say where the model is")
+    return [dict(one) for one in entries]
 
 
 def _model(

@@ -1,18 +1,29 @@
-"""A sweep as a picture: special and general loss over the tried values, as SVG."""
+"""A sweep as a picture: losses or scores over the tried values, as SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-
-from .sweep import Row
+from itertools import cycle
+from typing import Protocol
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 640, 360, 64, 24, 120, 48
-_COLOURS = {"special": "#c2410c", "general": "#1d4ed8"}
+_COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0e7490", "#a16207")
 
 
-def svg(rows: Sequence[Row]) -> str:
-    """Two lines over the candidates, in their order; the winner is marked. Numbers on the axis if one parameter varies.
+class Drawn(Protocol):
+    """One candidate: the values it tries, the height of each line there, and whether it is the best."""
+
+    @property
+    def values(self) -> Mapping[str, str]: ...
+    @property
+    def lines(self) -> Mapping[str, float]: ...
+    @property
+    def winner(self) -> bool: ...
+
+
+def svg(rows: Sequence[Drawn]) -> str:
+    """Lines over the candidates, in their order; the winner is marked. Numbers on the axis if one parameter varies.
 
     Raises:
         ValueError: there are no rows.
@@ -20,12 +31,12 @@ def svg(rows: Sequence[Row]) -> str:
     if not rows:
         raise ValueError("a sweep without scores can't be drawn")
     places = _places(rows)
-    losses = [loss for row in rows for loss in (row.score.special, row.score.general)]
-    low, high = min(losses), max(losses)
+    heights = [height for row in rows for height in row.lines.values()]
+    low, high = min(heights), max(heights)
     span = (high - low) or 1.0
 
-    def y(loss: float) -> float:
-        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - loss) / span
+    def y(height: float) -> float:
+        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - height) / span
 
     size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}"'
     parts = [
@@ -33,13 +44,13 @@ def svg(rows: Sequence[Row]) -> str:
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
     ]
     for step in range(5):
-        loss = low + span * step / 4
+        at = low + span * step / 4
         parts.append(
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(loss):.1f}" y2="{y(loss):.1f}" stroke="#e5e7eb"/>'
-            f'<text x="{_LEFT - 8}" y="{y(loss) + 4:.1f}" text-anchor="end">{loss:.4g}</text>'
+            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(at):.1f}" y2="{y(at):.1f}" stroke="#e5e7eb"/>'
+            f'<text x="{_LEFT - 8}" y="{y(at) + 4:.1f}" text-anchor="end">{at:.4g}</text>'
         )
     for row, x in zip(rows, places, strict=True):
-        label = escape(", ".join(row.values.values()) or row.candidate)
+        label = escape(", ".join(row.values.values()))
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{label}</text>')
         if row.winner:
             parts.append(
@@ -47,13 +58,13 @@ def svg(rows: Sequence[Row]) -> str:
                 f'stroke-dasharray="4"/>'
                 f'<text x="{x:.1f}" y="{_TOP - 8}" text-anchor="middle" fill="#16a34a">best</text>'
             )
-    for name, colour in _COLOURS.items():
-        points = [(x, y(getattr(row.score, name))) for row, x in zip(rows, places, strict=True)]
+    for name, colour in zip(rows[0].lines, cycle(_COLOURS), strict=False):
+        points = [(x, y(row.lines[name])) for row, x in zip(rows, places, strict=True)]
         line = " ".join(f"{x:.1f},{at:.1f}" for x, at in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{at:.1f}" r="3" fill="{colour}"/>' for x, at in points]
         x, at = points[-1]
-        parts.append(f'<text x="{x + 10:.1f}" y="{at + 4:.1f}" fill="{colour}">{name} loss</text>')
+        parts.append(f'<text x="{x + 10:.1f}" y="{at + 4:.1f}" fill="{colour}">{escape(name)}</text>')
     names = escape(", ".join(rows[0].values))
     parts.append(
         f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 10}" text-anchor="middle">{names}</text></svg>'
@@ -61,7 +72,7 @@ def svg(rows: Sequence[Row]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _places(rows: Sequence[Row]) -> list[float]:
+def _places(rows: Sequence[Drawn]) -> list[float]:
     """Where each candidate is: by its value if there is one parameter, else evenly."""
     width = _WIDTH - _LEFT - _RIGHT
     numbers = [

@@ -58,10 +58,10 @@ class Report:
         """A sample of a candidate is scored: the bytes stand still meanwhile."""
         self._send(self._size, metrics={"samples_scored": str(samples), "samples_total": str(total)})
 
-    def sweep(self, status: SweepStatus) -> None:
-        """One candidate more is merged and scored; the next merge begins."""
+    def sweep(self, status: SweepStatus, merged: int | None = None) -> None:
+        """One candidate more is merged, and scored unless EvalSuites do that; the next merge begins."""
         self.merge = self.merge.model_copy(update={"sweep": status})
-        self._before, self._start = status.scored * self._size, None
+        self._before, self._start = (status.scored if merged is None else merged) * self._size, None
         self._send(0)
 
     def _send(self, here: int, *, rate: float | None = None, metrics: Mapping[str, str] | None = None) -> None:

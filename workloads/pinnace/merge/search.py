@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from pinnace_operator.api.merge_status import SweepRow, SweepStatus
-from pinnace_operator.api.mergesweep import Sweep, SweepRetain
+from pinnace_operator.api.mergesweep import HeldOutLoss, SweepRetain
 
 from pinnace.storage import NotFound, RunDirectory, S3Uri, Storage
 from pinnace.storage.artifacts import Published
@@ -20,6 +20,8 @@ from .plot import svg
 from .sweep import Candidate, Row, Score, table
 
 log = logging.getLogger(__name__)
+
+CANDIDATES = "candidates"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Search:
         told: hears the status of the sweep after each candidate.
     """
 
-    sweep: Sweep
+    metric: HeldOutLoss
+    retain: SweepRetain
     data: str
     storage: Storage
     run: RunDirectory
@@ -55,8 +58,8 @@ class Search:
         for trial in trials:
             name = trial.candidate.name
             scores[name] = self._known(trial) or self._tried(trial)
-            if self.sweep.retain is SweepRetain.WINNER:
-                self._remove(self.run.uri / "candidates" / name)
+            if self.retain is SweepRetain.WINNER:
+                remove(self.storage, self.run.uri / CANDIDATES / name)
             log.info("%s: special %.6g, general %.6g", name, scores[name].special, scores[name].general)
             self.told(self._status(trials, scores))
         rows = self._table(trials, scores)
@@ -70,7 +73,7 @@ class Search:
 
     def _tried(self, trial: Trial) -> Score:
         name = trial.candidate.name
-        score = self.score(self.merge(trial.plan, self.run.uri / "candidates" / name))
+        score = self.score(self.merge(trial.plan, self.run.uri / CANDIDATES / name))
         self.storage.write(self._place(name), json.dumps({**self._key(trial), **asdict(score)}).encode())
         return score
 
@@ -90,14 +93,8 @@ class Search:
     def _place(self, name: str) -> S3Uri:
         return self.run.history / "scores" / f"{name}.json"
 
-    def _remove(self, folder: S3Uri) -> None:
-        """Manifest first: half a candidate is none."""
-        found = [each.uri for each in self.storage.list(folder)]
-        self.storage.store.delete([each for each in found if each == folder / MANIFEST])
-        self.storage.store.delete(found)
-
     def _table(self, trials: Sequence[Trial], scores: Mapping[str, Score]) -> list[Row]:
-        weight = float(self.sweep.metric.special_weight)
+        weight = float(self.metric.special_weight)
         return table([trial.candidate for trial in trials], scores, special_weight=weight)
 
     def _status(self, trials: Sequence[Trial], scores: Mapping[str, Score]) -> SweepStatus:
@@ -116,3 +113,10 @@ def _row(row: Row) -> SweepRow:
         general=f"{row.score.general:.6g}",
         total=f"{row.total:.6g}",
     )
+
+
+def remove(storage: Storage, folder: S3Uri) -> None:
+    """Deletes artifacts, manifests first: half of one is none."""
+    found = [each.uri for each in storage.list(folder)]
+    storage.store.delete([each for each in found if each.name == MANIFEST])
+    storage.store.delete(found)

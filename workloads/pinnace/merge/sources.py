@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pinnace_operator.api.merge import MergeJobSpec, MergeSpec
+from pinnace_operator.api.mergemethods import MergeMethod
 
 from pinnace.storage import S3Uri, Storage
 from pinnace.storage.objects import ObjectStore
 
-from .errors import InvalidMerge
+from .errors import InvalidMerge, unknown
 from .layout import PART_BYTES
 from .local import LocalStore, LocalUri
 from .mergekit import Translated, is_mergekit, translate
@@ -20,6 +21,7 @@ from .source import Folder
 
 _JOB_FIELDS = {field.alias for name, field in MergeJobSpec.model_fields.items() if name not in MergeSpec.model_fields}
 """What a MergeJob has beside the merge itself; here it has no meaning."""
+_METHODS = [str(field.alias) for field in MergeMethod.model_fields.values()]
 
 
 class Places:
@@ -61,6 +63,10 @@ def plan_document(
         return make_plan(found.spec, base=base, models=models, part_bytes=part_bytes), found.notes
     spec_of_job = document.get("spec", document) if document.get("kind") == "MergeJob" else document
     body = {name: value for name, value in spec_of_job.items() if name not in _JOB_FIELDS}
+    method = body.get("method")
+    strange = [name for name in method if name not in _METHODS] if isinstance(method, Mapping) else []
+    if strange:
+        raise unknown("method", strange[0], _METHODS)
     addresses: dict[str, str] = {}
     spec = MergeSpec.from_manifest(_quoted(_without_paths(body, addresses)))
     sources = [_address(model.source.uri, addresses) for model in spec.models]

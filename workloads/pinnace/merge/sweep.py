@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from pinnace_operator.api.merge import LayerOverride, MergeSpec
 from pinnace_operator.api.mergesweep import Sweep, SweepAxis
@@ -38,6 +37,11 @@ class Row:
     total: float
     winner: bool
 
+    @property
+    def lines(self) -> dict[str, float]:
+        """What the picture shows of it."""
+        return {"special loss": self.score.special, "general loss": self.score.general}
+
 
 def candidates(spec: MergeSpec) -> list[Candidate]:
     """All combinations of the axes, in order. Without a sweep, the spec alone.
@@ -51,13 +55,13 @@ def candidates(spec: MergeSpec) -> list[Candidate]:
 
 
 def _combinations(spec: MergeSpec, sweep: Sweep, labels: Sequence[str]) -> Iterator[Candidate]:
-    for number, values in enumerate(product(*(axis.values for axis in sweep.axes))):
+    for name, values in sweep.candidates.items():
         tried = [
             LayerOverride(match="*", model=axis.model, parameter=axis.parameter, values=(value,))
             for axis, value in zip(sweep.axes, values, strict=True)
         ]
         changed = spec.model_copy(update={"layers": (*tried, *spec.layers), "sweep": None})
-        yield Candidate(f"candidate-{number:03d}", dict(zip(labels, values, strict=True)), changed)
+        yield Candidate(name, dict(zip(labels, values, strict=True)), changed)
 
 
 def _label(axis: SweepAxis) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,6 +30,7 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
+_COPIED_AT_ONCE = 16 << 20
 
 
 class _Described(BaseModel):
@@ -170,6 +172,49 @@ def fetch(transfer: Transfer, uri: S3Uri, dest: Path, digest: str | None) -> Pub
             raise NotFound(f"{uri} was removed or replaced while it was read: fetch it again") from error
         raise
     return Published(str(uri), manifest.digest)
+
+
+def copy(
+    store: ObjectStore, source: S3Uri, to: S3Uri, *, insist: Insistence, copied: Callable[[int], None]
+) -> Published:
+    """See `Storage.copy`."""
+    manifest = open_artifact(store, source)
+    for uri, upload_id in insist(lambda: list(store.unfinished_parts(to))):
+        store.abort_parts(uri, upload_id)
+    for file in manifest.files:
+        _copy(store, file, source / file.path, to / file.path, insist=insist, copied=copied)
+    insist(lambda: write_manifest(store, to, manifest))
+    return Published(str(to), manifest.digest)
+
+
+def _copy(
+    store: ObjectStore,
+    file: FileEntry,
+    source: S3Uri,
+    to: S3Uri,
+    *,
+    insist: Insistence,
+    copied: Callable[[int], None],
+) -> None:
+    """One file through this process's memory, a part at a time; it is there only if its digest is right."""
+    digest, upload_id = hashlib.sha256(), ""
+    tags: list[str] = []
+    if file.size > _COPIED_AT_ONCE:
+        upload_id = insist(lambda: store.begin_parts(to))
+    for start in range(0, max(1, file.size), _COPIED_AT_ONCE):
+        body = insist(partial(store.read, source, start, min(file.size, start + _COPIED_AT_ONCE))) if file.size else b""
+        digest.update(body)
+        if upload_id:
+            tags.append(insist(partial(store.put_part, to, upload_id, len(tags) + 1, body)))
+        copied(len(body))
+    if digest.hexdigest() != file.sha256:
+        if upload_id:
+            store.abort_parts(to, upload_id)
+        raise DamagedFile(file.path, f"{source} is not what its manifest says")
+    if upload_id:
+        insist(lambda: store.finish_parts(to, upload_id, tags))
+    else:
+        insist(lambda: store.put(to, body))
 
 
 def present(store: ObjectStore, uri: S3Uri) -> Manifest | None:

@@ -144,6 +144,20 @@ class Storage:
         """
         return artifacts.fetch(self.transfer, _uri(uri), dest, digest)
 
+    def copy(
+        self, source: S3Uri | str, to: S3Uri | str, *, copied: Callable[[int], None] = lambda _: None
+    ) -> Published:
+        """The same artifact, byte for byte and with the same digest, at another address; verified on the way.
+
+        Args:
+            copied: told of the bytes of each part; what it raises ends the copy, which can be begun again.
+
+        Raises:
+            NotFound, Incomplete: nothing there, or no manifest.
+            DamagedFile, StorageUnavailable
+        """
+        return artifacts.copy(self.store, _uri(source), _uri(to), insist=self._insist, copied=copied)
+
     def show(self, uri: S3Uri | str) -> Artifact:
         """Manifest and description of an artifact."""
         return artifacts.show(self.store, _uri(uri))

@@ -1,15 +1,20 @@
-"""Everything that a trainer tells and asks: the coordinator, the proxy, the place of the weights. Rank 0 only."""
+"""Everything that a trainer tells and asks: the coordinator, the proxy, the place of the weights. Rank 0 only.
+
+When a run is suspended its other processes end with us, and before the checkpoint is saved: what they are not told any
+more (`Stopped`) they would forget.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from pinnace.progress import Progress
 from pinnace.storage import Published
 
-from .control.wire import Line, load_trajectories
+from .control.wire import Line, Stopped, load_trajectories
 from .types import Trajectory
 from .weights import Weights
 
@@ -41,15 +46,19 @@ class Outlet:
 
     def batch(self, step: int) -> list[Trajectory]:
         """Claimed for the step; empty when there was too little to train on for as long as a poll takes."""
-        return load_trajectories(self._coordinator.ask("/v1/trainer/batch", {"step": step}).content)
+        with suppress(Stopped):
+            return load_trajectories(self._coordinator.ask("/v1/trainer/batch", {"step": step}).content)
+        return []
 
     def stepped(self, step: int, version: int) -> None:
         """The number of the weights is taken before anybody sees them."""
-        self._coordinator.ask("/v1/trainer/stepped", {"step": step, "version": version})
+        with suppress(Stopped):
+            self._coordinator.ask("/v1/trainer/stepped", {"step": step, "version": version})
 
     def durable(self, step: int) -> None:
         """The checkpoint of a step can't be lost any more."""
-        self._coordinator.ask("/v1/trainer/ack", {"step": step})
+        with suppress(Stopped):
+            self._coordinator.ask("/v1/trainer/ack", {"step": step})
 
     def publish(self, version: int, write: Callable[[Path], None]) -> None:
         """Returns when the weights can be fetched. Raises what the announcement of the last version ended with."""
@@ -77,5 +86,6 @@ class Outlet:
             self._progress.close()
 
     def _announce(self, version: int) -> None:
-        served = self._proxy.ask("/rl/weights", {"version": version}).json()["served"]
-        self._coordinator.ask("/v1/trainer/served", {"version": served})
+        with suppress(Stopped):
+            served = self._proxy.ask("/rl/weights", {"version": version}).json()["served"]
+            self._coordinator.ask("/v1/trainer/served", {"version": served})

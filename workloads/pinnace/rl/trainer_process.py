@@ -29,14 +29,13 @@ from pinnace.storage import Published, S3Uri, Storage
 
 from .checkpoints import Checkpoints, DiskCheckpoints, S3Checkpoints, listener
 from .config import RunConfig
-from .control.wire import Line
+from .control.wire import Line, run_key
 from .engine.policy import Policy
 from .engine.protocol import TrainEngine
 from .engine.ranks import Ranks
 from .engine.torch_engine import TorchEngine
 from .loss import CORRECTIONS, LOSSES
 from .outlet import Outlet
-from .processes import run_key
 from .signal.advantage import ADVANTAGES
 from .trainer import train
 from .weights import weights_at
@@ -49,8 +48,8 @@ def run(config: RunConfig) -> Outcome | None:
     torch.manual_seed(config.seed)
     engine = make_engine(config)
     ranks, key = Ranks(), run_key()
-    coordinator = Line(config.coordinator, key=key, patience=config.patience_seconds)
-    proxy = Line(config.proxy, key=key, patience=config.patience_seconds)
+    line = partial(Line, key=key, patience=config.patience_seconds, stopping=lambda: shutdown.requested)
+    coordinator, proxy = line(config.coordinator), line(config.proxy)
     weights = weights_at(config.storage, config.folder)
     outlet = Outlet(
         coordinator, proxy, weights, output=partial(_output, config), progress=_progress(), steps=config.steps

@@ -16,7 +16,8 @@ from pathlib import Path
 CORE = Path(__file__).parents[1] / "workloads/pinnace/rl"
 LIMIT = 2_900
 AROUND = {
-    "cli.py", "config.py", "local.py", "metrics.py", "plan.py", "processes.py", "trainer_process.py",
+    "cli.py", "config.py", "local.py", "metrics.py", "plan.py", "plot.py", "processes.py", "report.py",
+    "trainer_process.py",
     "pod", "reference", "sampler", "server",
     "control/coordinator.py", "control/exposition.py", "control/front.py", "control/mirror.py", "control/wire.py",
     "control/__init__.py",

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+METRICS = "metrics.jsonl"
+
 
 class Clock:
     """Where a process's time goes: `work` except for what was spent inside `waiting(for_what)`.
@@ -34,6 +36,10 @@ class Clock:
         total = max(self._now() - self._began, 1e-9)
         waits = {name: seconds / total for name, seconds in self._waited.items()}
         return {"work": max(0.0, 1 - math.fsum(waits.values())), **waits}
+
+    def values(self) -> dict[str, float]:
+        """The shares as metrics."""
+        return {f"share_{name}": share for name, share in self.shares().items()}
 
 
 Values = Mapping[str, float]

@@ -6,12 +6,11 @@ more (`Stopped`) they would forget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from pinnace.progress import Progress
 from pinnace.storage import Published
 
 from .control.wire import Line, Stopped, load_trajectories
@@ -29,12 +28,12 @@ class Outlet:
         weights: Weights,
         *,
         output: Callable[[Callable[[Path], None]], Published],
-        progress: Progress | None = None,
-        steps: int = 0,
     ) -> None:
         """`output` gets a writer of the finished model, puts that where it belongs and returns where."""
         self._coordinator, self._proxy, self._weights = coordinator, proxy, weights
-        self._output, self._progress, self._steps = output, progress, steps
+        self._output = output
+        self.quarantined = 0
+        """Servers that did not take over the newest weights."""
         self._thread = ThreadPoolExecutor(1, "announce")
         self._announced: Future[None] | None = None
 
@@ -67,13 +66,6 @@ class Outlet:
         self._weights.publish(version, write)
         self._announced = self._thread.submit(self._announce, version)
 
-    def tell(self, step: int, values: Mapping[str, float], shares: Mapping[str, float]) -> None:
-        """To the operator, if there is one."""
-        if self._progress is not None:
-            shown = {**values, **{f"share_{name}": share for name, share in shares.items()}}
-            metrics = {name: f"{value:.6g}" for name, value in shown.items()}
-            self._progress.report(step=step, total_steps=self._steps, metrics=metrics)
-
     def finish(self, write: Callable[[Path], None]) -> Published:
         """Publishes the finished model."""
         if self._announced is not None:
@@ -82,10 +74,9 @@ class Outlet:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
-        if self._progress is not None:
-            self._progress.close()
 
     def _announce(self, version: int) -> None:
         with suppress(Stopped):
-            served = self._proxy.ask("/rl/weights", {"version": version}).json()["served"]
-            self._coordinator.ask("/v1/trainer/served", {"version": served})
+            answer = self._proxy.ask("/rl/weights", {"version": version}).json()
+            self.quarantined = sum(not isinstance(found, int) for found in answer["servers"].values())
+            self._coordinator.ask("/v1/trainer/served", {"version": answer["served"]})

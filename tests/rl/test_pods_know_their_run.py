@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -23,6 +25,7 @@ from pinnace.rl.signal.shaping import ShapeBy
 from pinnace.tiny.model import write_tiny_model
 from pinnace_operator.api import rlagent, rlsignal
 from pinnace_operator.api.evalagent import Dialect
+from pinnace_operator.api.outcome import ExitCode
 from pinnace_operator.api.rlrun import RLRun, RLRunSpec
 from pinnace_operator.builders import rl
 
@@ -176,3 +179,43 @@ def test_a_run_trains_in_the_containers_that_the_operator_makes(pods: Callable[.
     assert done.output is not None
     made.storage.fetch(done.output.uri, made.folder / "output", done.output.digest)
     assert (made.folder / "output" / "model.safetensors").exists()
+    assert metrics(made) == [1, 2]
+    assert history(made, "reward.svg").startswith(b"<svg")
+
+
+def history(made: Pods, name: str) -> bytes:
+    with made.storage.open(made.storage.settings.root / RUN_PATH / "history" / name) as stored:
+        return stored.read()
+
+
+def metrics(made: Pods) -> list[int]:
+    return [json.loads(line)["step"] for line in history(made, "metrics.jsonl").splitlines()]
+
+
+def test_a_run_whose_pods_are_all_stopped_at_once_loses_no_step(pods: Callable[..., Pods]) -> None:
+    """As `suspend` does it: nobody is left to tell the trainer anything, and later all start on new disks."""
+    made = pods(
+        agent={"function": "tests.rl.players:two_turns", "attemptSeconds": 120}, steps=9,
+        checkpoint={"everySteps": 100},
+    )  # fmt: skip
+    made.prepare()
+    made.start_all()
+    lines = made.folder / "trainer/run/metrics.jsonl"
+    deadline = time.monotonic() + 600
+    while not (lines.exists() and lines.read_text().count("\n") >= 2):
+        assert time.monotonic() < deadline, made.log()
+        time.sleep(0.2)
+    for process in made.started.values():
+        process.terminate()
+    assert made.ended("trainer", 60) == ExitCode.CHECKPOINTED, made.log()
+    saved = made.storage.run(RUN_PATH).checkpoints.newest()
+    assert saved is not None
+    assert metrics(made) == list(range(1, saved.step + 1))
+    made.end()
+    for role in made.pods:
+        shutil.rmtree(made.folder / role)
+        (made.folder / role).mkdir()
+    made.prepare()
+    made.start_all()
+    assert made.ended("trainer", 600) == 0, made.log()
+    assert metrics(made) == list(range(1, 10))

@@ -16,9 +16,11 @@ from pathlib import Path
 CORE = Path(__file__).parents[1] / "workloads/pinnace/rl"
 LIMIT = 2_900
 AROUND = {
-    "cli.py", "config.py", "local.py", "metrics.py", "plan.py", "processes.py", "trainer_process.py",
+    "cli.py", "config.py", "local.py", "metrics.py", "plan.py", "plot.py", "processes.py", "report.py",
+    "trainer_process.py",
     "pod", "reference", "sampler", "server",
-    "control/coordinator.py", "control/front.py", "control/mirror.py", "control/wire.py", "control/__init__.py",
+    "control/coordinator.py", "control/exposition.py", "control/front.py", "control/mirror.py", "control/wire.py",
+    "control/__init__.py",
 }  # fmt: skip
 _LAYOUT = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT, tokenize.ENCODING}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+from pinnace.storage import S3Settings, Storage
 from rich.console import Console
 
 from e2e.cluster import network, pki, system_images, versions
@@ -48,6 +49,13 @@ class S3Access:
         }
         meta = {"name": "pinnace-storage", "namespace": namespace}
         return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": values}
+
+    def storage(self) -> Storage:
+        """To read and write it from this machine."""
+        settings = S3Settings(
+            self.bucket, endpoint=self.endpoint, access_key=self.access_key, secret_key=self.secret_key
+        )
+        return Storage(settings)
 
 
 class Target(Protocol):

@@ -22,7 +22,7 @@ from e2e import install
 from e2e.apiserver import BIN
 from e2e.cluster import Cluster, ClusterError, cluster
 from e2e.cluster.addons import S3Access
-from e2e.demo import evaluation, tools
+from e2e.demo import evaluation, reward, tools
 from e2e.demo.stages import Report, Stages
 from e2e.images.errors import ImageError
 from e2e.images.recipe import RECIPES
@@ -94,8 +94,9 @@ def describe(job: Object) -> str:
     """One line on a job's state, for a person who watches."""
     status = job.get("status", {})
     progress, metrics = status.get("progress", {}), status.get("progress", {}).get("metrics", [])
-    loss = next((f", loss {each['value']}" for each in metrics if each["name"] == "loss"), "")
-    steps = f", step {progress['step']}/{progress.get('totalSteps', '?')}{loss}" if progress.get("step") else ""
+    values = {each["name"]: each["value"] for each in metrics}
+    shown = next((f", {name} {values[name]}" for name in ("reward", "loss") if name in values), "")
+    steps = f", step {progress['step']}/{progress.get('totalSteps', '?')}{shown}" if progress.get("step") else ""
     pending = f": {status['pending']['message']}" if status.get("pending") else ""
     return f"{status.get('state', 'Pending')}{steps}{pending}"
 
@@ -175,17 +176,20 @@ def run(stages: Stages, kube: Cluster) -> Group:
         tuned = follow(kubectl, "sft-demo.yaml", report)
     with stages.stage("Fuse it with the model it was: kubectl apply -f crds/samples/merge-demo.yaml") as report:
         merged = follow(kubectl, "merge-demo.yaml", report)
-    stages.console.print(kubectl.run("get", "sft,mrg,jobset,pods"), style="dim")
+    with stages.stage("Train it by reward alone: kubectl apply -f crds/samples/rl-demo.yaml") as report:
+        learned = reward.rewards(kube, follow(kubectl, "rl-demo.yaml", report))
+    stages.console.print(f"reward {learned}", style="dim")
+    stages.console.print(kubectl.run("get", "sft,mrg,rlr,jobset,pods"), style="dim")
     with stages.stage("Serve the fused model with vLLM"):
         serve(kubectl, merged["status"]["output"]["uri"])
     with stages.stage("Ask it"):
         dialogue = ask(kubectl)
     kubectl.run("delete", "deployment", "demo-model")
     scores = evaluate(stages, kubectl, names, kube.s3)
-    return Group(summary(tuned, merged, dialogue), *scores)
+    return Group(summary(tuned, merged, learned, dialogue), *scores)
 
 
-def summary(tuned: Object, merged: Object, dialogue: str) -> str:
+def summary(tuned: Object, merged: Object, learned: reward.Rewards, dialogue: str) -> str:
     checkpoint, plan = tuned["status"].get("checkpoint", {}), merged["status"]["plan"]
     fused = merged["status"]["output"]
     metrics = ", ".join(f"{each['name']} {each['value']}" for each in tuned["status"]["progress"].get("metrics", []))
@@ -195,7 +199,9 @@ def summary(tuned: Object, merged: Object, dialogue: str) -> str:
         f"checkpoint  step {checkpoint.get('step')}: {checkpoint.get('uri')}\n"
         f"metrics     {metrics}\n"
         f"fused       {fused['uri']}\n"
-        f"            {plan['tensors']} tensors, {plan['inputBytes']} bytes read, {fused['digest']}"
+        f"            {plan['tensors']} tensors, {plan['inputBytes']} bytes read, {fused['digest']}\n"
+        f"reward      {learned}\n"
+        f"            {learned.plot}"
     )
 
 

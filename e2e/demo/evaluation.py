@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pinnace.storage import S3Settings, Storage
 from rich.table import Table
 
 from e2e.cluster.addons import S3Access
@@ -63,8 +62,7 @@ def _score(result: Object) -> str:
 
 def copy_report(s3: S3Access, uri: str) -> Path:
     """Copies a report out of S3."""
-    storage = Storage(S3Settings(s3.bucket, endpoint=s3.endpoint, access_key=s3.access_key, secret_key=s3.secret_key))
     COPY.parent.mkdir(exist_ok=True)
-    with storage.open(f"{uri}/report.html") as file:
+    with s3.storage().open(f"{uri}/report.html") as file:
         COPY.write_bytes(file.read())
     return COPY

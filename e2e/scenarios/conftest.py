@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import pytest
 from pinnace.storage import Storage
-from pinnace.storage.settings import S3Settings
 from pinnace.tiny.model import write_tiny_model
 from safetensors.torch import load_file, save_file
 
@@ -68,9 +67,7 @@ def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Plat
     install.load_images(cluster, ["operator", "trainer", "tools"], print)
     install.install_operator(cluster)
     s3 = cluster.s3
-    storage = Storage(
-        S3Settings(bucket=s3.bucket, endpoint=s3.endpoint, access_key=s3.access_key, secret_key=s3.secret_key)
-    )
+    storage = s3.storage()
     folder = tmp_path_factory.mktemp("model")
     write_tiny_model(folder)
     storage.publish(folder, f"s3://{s3.bucket}/models/tiny-qwen3")

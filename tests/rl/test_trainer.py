@@ -16,6 +16,7 @@ from pinnace.rl.config import RunConfig
 from pinnace.rl.engine.policy import Policy
 from pinnace.rl.engine.ranks import Ranks
 from pinnace.rl.engine.torch_engine import TorchEngine
+from pinnace.rl.report import Report
 from pinnace.rl.trainer import train
 from pinnace.rl.types import Trajectory
 from pinnace.shutdown import Shutdown
@@ -32,7 +33,7 @@ class Outlet:
     def __init__(self, batches: dict[int, list[Trajectory]], on_batch: Callable[[int], None] = lambda _: None) -> None:
         self.batches, self.on_batch = batches, on_batch
         self.said: list[Any] = []
-        self.version = -1
+        self.version, self.quarantined = -1, 0
 
     def begin(self, step: int) -> int:
         self.version += 1
@@ -52,8 +53,6 @@ class Outlet:
 
     def durable(self, step: int) -> None:
         self.said.append(("durable", step))
-
-    def tell(self, step: int, values: Any, shares: Any) -> None: ...
 
     def finish(self, write: Callable[[Path], None]) -> Published:
         return Published("done", "")
@@ -91,7 +90,8 @@ class Attempt:
 
     def run(self) -> Published | None:
         outlet: Any = self.outlet
-        return train(self.config, self.engine, outlet, self.checkpoints, (1, 2, 3), self.shutdown, Ranks())
+        report = Report(self.config.steps)
+        return train(self.config, self.engine, outlet, self.checkpoints, (1, 2, 3), self.shutdown, Ranks(), report)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:

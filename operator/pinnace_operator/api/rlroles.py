@@ -48,7 +48,7 @@ class ReferenceServer(ApiModel):
     """Servers."""
     resources: Resources = Field(default_factory=Resources)
     image: Image | None = None
-    """Another image than the operator's trainer image."""
+    """Another image than the operator's rollout-vllm for the CPU, which has all that it needs."""
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
 
 

@@ -139,7 +139,8 @@ def _server(spec: RLRunSpec, images: Images) -> _Pod:
     server, engine = spec.rollout.server, spec.rollout.engine
     resources = server.resources.to_manifest()
     if isinstance(server, ReferenceServer):
-        command, image, env = rl_servers.reference(SERVER_PORT), images.trainer(Device.CPU), []
+        # The trainer's image has no HTTP server; vLLM's has one beside torch and transformers.
+        command, image, env = rl_servers.reference(SERVER_PORT), images.rollout("vllm", Device.CPU), []
     else:
         command = rl_servers.command(spec, server, SERVER_PORT)
         image, env = images.rollout(engine, server.device), rl_servers.environment_of(engine)

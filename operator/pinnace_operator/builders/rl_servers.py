@@ -60,6 +60,7 @@ def _vllm(spec: RLRunSpec, server: RolloutServer, port: int) -> list[str]:
     return [
         "python3", "-m", "vllm.entrypoints.cli.main", "serve", MODEL, "--port", str(port),
         "--max-model-len", str(spec.context_tokens), "--logprobs-mode", "processed_logprobs", "--enable-scale-out",
+        "--disable-uvicorn-access-log",  # a line a turn
         "--worker-extension-cls", "pinnace.rl.server.vllm_worker.Repacking",
         *(["--tensor-parallel-size", str(server.tensor_parallel)] if server.tensor_parallel > 1 else []),
         *(["--gpu-memory-utilization", memory] if memory else []),

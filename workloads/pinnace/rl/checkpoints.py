@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pinnace.storage import Committed, RunDirectory
+from pinnace.storage import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class S3Checkpoints:
     """By the contract of `pinnace.storage`, uploaded while training goes on."""
 
     def __init__(self, run: RunDirectory, scratch: Path, *, keep: int) -> None:
-        """Give the run `listener(durable)`."""
+        """The run's listener is told what is durable."""
         self._run, self._scratch, self._keep = run, scratch, keep
 
     def newest(self) -> Saved | None:
@@ -90,11 +90,6 @@ class S3Checkpoints:
 
     def wait(self, seconds: float | None) -> None:
         self._run.checkpoints.wait(seconds)
-
-
-def listener(durable: Callable[[int], None]) -> Callable[[object], None]:
-    """For `Storage.run`."""
-    return lambda event: durable(event.checkpoint.step) if isinstance(event, Committed) else None
 
 
 def _empty(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from types import FrameType
 from pinnace_operator.api.outcome import PERMANENT_EXIT_CODES, ExitCode
 
 from .config import RunConfig
-from .processes import KEY
+from .control.wire import KEY
 
 log = logging.getLogger(__name__)
 MAX_RESTARTS = 5

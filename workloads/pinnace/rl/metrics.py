@@ -1,4 +1,4 @@
-"""What a run tells about itself: a line of JSON a step, Prometheus for operators, and who waits for what."""
+"""What a run tells about itself: a line of JSON a step, and who waits for what."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+METRICS = "metrics.jsonl"
 
 
 class Clock:
@@ -38,34 +37,12 @@ class Clock:
         waits = {name: seconds / total for name, seconds in self._waited.items()}
         return {"work": max(0.0, 1 - math.fsum(waits.values())), **waits}
 
+    def values(self) -> dict[str, float]:
+        """The shares as metrics."""
+        return {f"share_{name}": share for name, share in self.shares().items()}
+
 
 Values = Mapping[str, float]
-
-
-class Exposition:
-    """`/metrics` of one process: whatever the sources say at the moment, as gauges `pinnace_rl_<name>`.
-
-    A source's key may carry one label: `share{of="batch"}` is written as the key `share.of.batch`.
-    """
-
-    def __init__(self, process: str, *sources: Callable[[], Values]) -> None:
-        self._process, self._sources = process, sources
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
-
-    def collect(self) -> Iterable[Metric]:
-        families: dict[str, GaugeMetricFamily] = {}
-        for source in self._sources:
-            for key, value in source().items():
-                name, _, labelled = key.partition(".")
-                label, _, label_value = labelled.partition(".")
-                labels = ["process", *([label] if label else [])]
-                family = families.setdefault(name, GaugeMetricFamily(f"pinnace_rl_{name}", name, labels=labels))
-                family.add_metric([self._process, *([label_value] if label else [])], value)
-        return families.values()
-
-    def text(self) -> bytes:
-        return generate_latest(self._registry)
 
 
 def labelled(name: str, label: str, values: Values) -> dict[str, float]:

@@ -1,15 +1,19 @@
-"""Everything that a trainer tells and asks: the coordinator, the proxy, the place of the weights. Rank 0 only."""
+"""Everything that a trainer tells and asks: the coordinator, the proxy, the place of the weights. Rank 0 only.
+
+When a run is suspended its other processes end with us, and before the checkpoint is saved: what they are not told any
+more (`Stopped`) they would forget.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-from pinnace.progress import Progress
 from pinnace.storage import Published
 
-from .control.wire import Line, load_trajectories
+from .control.wire import Line, Stopped, load_trajectories
 from .types import Trajectory
 from .weights import Weights
 
@@ -24,12 +28,12 @@ class Outlet:
         weights: Weights,
         *,
         output: Callable[[Callable[[Path], None]], Published],
-        progress: Progress | None = None,
-        steps: int = 0,
     ) -> None:
         """`output` gets a writer of the finished model, puts that where it belongs and returns where."""
         self._coordinator, self._proxy, self._weights = coordinator, proxy, weights
-        self._output, self._progress, self._steps = output, progress, steps
+        self._output = output
+        self.quarantined = 0
+        """Servers that did not take over the newest weights."""
         self._thread = ThreadPoolExecutor(1, "announce")
         self._announced: Future[None] | None = None
 
@@ -41,15 +45,19 @@ class Outlet:
 
     def batch(self, step: int) -> list[Trajectory]:
         """Claimed for the step; empty when there was too little to train on for as long as a poll takes."""
-        return load_trajectories(self._coordinator.ask("/v1/trainer/batch", {"step": step}).content)
+        with suppress(Stopped):
+            return load_trajectories(self._coordinator.ask("/v1/trainer/batch", {"step": step}).content)
+        return []
 
     def stepped(self, step: int, version: int) -> None:
         """The number of the weights is taken before anybody sees them."""
-        self._coordinator.ask("/v1/trainer/stepped", {"step": step, "version": version})
+        with suppress(Stopped):
+            self._coordinator.ask("/v1/trainer/stepped", {"step": step, "version": version})
 
     def durable(self, step: int) -> None:
         """The checkpoint of a step can't be lost any more."""
-        self._coordinator.ask("/v1/trainer/ack", {"step": step})
+        with suppress(Stopped):
+            self._coordinator.ask("/v1/trainer/ack", {"step": step})
 
     def publish(self, version: int, write: Callable[[Path], None]) -> None:
         """Returns when the weights can be fetched. Raises what the announcement of the last version ended with."""
@@ -57,13 +65,6 @@ class Outlet:
             self._announced.result()
         self._weights.publish(version, write)
         self._announced = self._thread.submit(self._announce, version)
-
-    def tell(self, step: int, values: Mapping[str, float], shares: Mapping[str, float]) -> None:
-        """To the operator, if there is one."""
-        if self._progress is not None:
-            shown = {**values, **{f"share_{name}": share for name, share in shares.items()}}
-            metrics = {name: f"{value:.6g}" for name, value in shown.items()}
-            self._progress.report(step=step, total_steps=self._steps, metrics=metrics)
 
     def finish(self, write: Callable[[Path], None]) -> Published:
         """Publishes the finished model."""
@@ -73,9 +74,9 @@ class Outlet:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
-        if self._progress is not None:
-            self._progress.close()
 
     def _announce(self, version: int) -> None:
-        served = self._proxy.ask("/rl/weights", {"version": version}).json()["served"]
-        self._coordinator.ask("/v1/trainer/served", {"version": served})
+        with suppress(Stopped):
+            answer = self._proxy.ask("/rl/weights", {"version": version}).json()
+            self.quarantined = sum(not isinstance(found, int) for found in answer["servers"].values())
+            self._coordinator.ask("/v1/trainer/served", {"version": answer["served"]})

@@ -14,19 +14,18 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from pinnace.chat import ChatTokenizer
-from pinnace.outcome import InvalidSpec
 from pinnace.storage import Storage
 
 from .capture.capture import Capture
 from .capture.session import Sessions
 from .config import RunConfig, ServerConfig
 from .control.coordinator import Coordinator
+from .control.exposition import Exposition
 from .control.front import Front
 from .control.ledger import Ledger
 from .control.mirror import Mirror, MirrorClient
-from .control.wire import AsyncLine
+from .control.wire import AsyncLine, run_key
 from .fleet import Connect, Fleet
-from .metrics import Exposition
 from .reference.client import ReferenceServer
 from .rollout import RolloutEngine
 from .sampler.agents import Play, agent_of, imported
@@ -34,15 +33,6 @@ from .sampler.sampler import Sampler
 from .server.probe import Needs, connect
 from .store import TrajectoryStore
 from .weights import weights_at
-
-KEY = "PINNACE_RL_KEY"
-
-
-def run_key() -> str:
-    """What the run's processes know each other by. Raises `InvalidSpec`."""
-    if key := os.environ.get(KEY):
-        return key
-    raise InvalidSpec(f"{KEY} is not set: give every process of a run the same secret text")
 
 
 def serve(app: web.Application | Awaitable[web.Application], url: str) -> None:

@@ -21,8 +21,9 @@ from .engine.protocol import NotFinite, OptimizerParameters, TrainEngine
 from .engine.ranks import Ranks
 from .loss import CORRECTIONS, LOSSES, Loss, corrected
 from .measure import measure
-from .metrics import Clock, JsonLines
+from .metrics import METRICS, Clock, JsonLines
 from .outlet import Outlet
+from .report import Report
 from .signal.denoise import denoise
 from .signal.samples import build_samples
 from .types import Trajectory
@@ -37,6 +38,7 @@ def train(
     probe_ids: tuple[int, ...],
     shutdown: Shutdown,
     ranks: Ranks,
+    report: Report,
 ) -> Published | None:
     """Trains to the last step; rank 0 exports the model and says where it is.
 
@@ -48,7 +50,7 @@ def train(
         engine.load(saved.folder / "state")
     step = saved_step = saved.step if saved is not None else 0
     version = ranks.share(outlet.begin(step) if ranks.first else 0)
-    lines = JsonLines(config.folder / "metrics.jsonl", resume_at=step) if ranks.first else None
+    lines = JsonLines(config.folder / METRICS, resume_at=step) if ranks.first else None
     publish(engine, outlet, version, config.model, probe_ids, ranks, clock)
 
     while step < config.steps:
@@ -78,9 +80,12 @@ def train(
             save(engine, checkpoints, step, config.model, ranks, clock)
             saved_step = step
         if lines is not None:
-            values = measure(trajectories, groups, samples, made, version=version - 1)
-            lines.write(step, {**values, "grad_norm": norm, **{f"share_{k}": v for k, v in clock.shares().items()}})
-            outlet.tell(step, values, clock.shares())
+            values = measure(trajectories, groups, samples, made, version=version - 1) | {
+                "grad_norm": norm, "policy_version": version, "servers_quarantined": outlet.quarantined,
+                **clock.values(),
+            }  # fmt: skip
+            lines.write(step, values)
+            report.tell(step, values)
 
     checkpoints.wait(None)
     if not ranks.first:

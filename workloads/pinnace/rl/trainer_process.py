@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,25 @@ from pinnace.chat import ChatTokenizer
 from pinnace.outcome import InvalidSpec, ModelUnusable
 from pinnace.progress import Identity, Progress
 from pinnace.shutdown import Shutdown
-from pinnace.storage import Published, S3Uri, Storage
+from pinnace.storage import Committed, Event, History, NotFound, Published, RunDirectory, S3Uri, Storage
 
-from .checkpoints import Checkpoints, DiskCheckpoints, S3Checkpoints, listener
+from . import plot
+from .checkpoints import Checkpoints, DiskCheckpoints, S3Checkpoints
 from .config import RunConfig
-from .control.wire import Line
+from .control.wire import Line, run_key
 from .engine.policy import Policy
 from .engine.protocol import TrainEngine
 from .engine.ranks import Ranks
 from .engine.torch_engine import TorchEngine
 from .loss import CORRECTIONS, LOSSES
+from .metrics import METRICS
 from .outlet import Outlet
-from .processes import run_key
+from .report import Report
 from .signal.advantage import ADVANTAGES
 from .trainer import train
 from .weights import weights_at
+
+PLOT = "reward.svg"
 
 
 def run(config: RunConfig) -> Outcome | None:
@@ -49,19 +53,19 @@ def run(config: RunConfig) -> Outcome | None:
     torch.manual_seed(config.seed)
     engine = make_engine(config)
     ranks, key = Ranks(), run_key()
-    coordinator = Line(config.coordinator, key=key, patience=config.patience_seconds)
-    proxy = Line(config.proxy, key=key, patience=config.patience_seconds)
+    line = partial(Line, key=key, patience=config.patience_seconds, stopping=lambda: shutdown.requested)
+    coordinator, proxy = line(config.coordinator), line(config.proxy)
     weights = weights_at(config.storage, config.folder)
-    outlet = Outlet(
-        coordinator, proxy, weights, output=partial(_output, config), progress=_progress(), steps=config.steps
-    )
+    outlet = Outlet(coordinator, proxy, weights, output=partial(_output, config))
+    report = Report(config.steps, progress=_progress(), history=_history(config) if ranks.first else None)
     try:
         probe = tuple(ChatTokenizer.from_directory(config.model).encode(config.probe.prompt))
-        done = train(config, engine, outlet, _checkpoints(config, outlet.durable), probe, shutdown, ranks)
+        done = train(config, engine, outlet, _checkpoints(config, outlet, report), probe, shutdown, ranks, report)
     finally:
         outlet.close()
         coordinator.close()
         proxy.close()
+        report.close()
     if done is None:
         return None
     return Outcome(
@@ -134,7 +138,7 @@ def launch(path: Path, config: RunConfig) -> int:
 
     def hand_on(_signal: int, _frame: object) -> None:
         for rank in ranks:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 rank.terminate()
 
     signal.signal(signal.SIGTERM, hand_on)
@@ -162,14 +166,40 @@ def _progress() -> Progress | None:
     return Progress.from_env(Identity(job["kind"], job["namespace"], job["name"], job["uid"], attempt))
 
 
-def _checkpoints(config: RunConfig, durable: Callable[[int], None]) -> Checkpoints:
+def _checkpoints(config: RunConfig, outlet: Outlet, report: Report) -> Checkpoints:
+    folder, keep = config.folder / "checkpoints", config.keep_checkpoints
     if config.storage is None:
-        return DiskCheckpoints(config.folder / "checkpoints", keep=config.keep_checkpoints, durable=durable)
-    storage, uri = Storage.from_env(), S3Uri.parse(config.storage)
+        return DiskCheckpoints(folder, keep=keep, durable=outlet.durable)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Committed):
+            report.durable(event.checkpoint.ref)
+            outlet.durable(event.checkpoint.step)
+
+    return S3Checkpoints(_run_directory(config.storage, listen), folder, keep=keep)
+
+
+def _run_directory(address: str, listener: Callable[[Event], None] = lambda _: None) -> RunDirectory:
+    storage, uri = Storage.from_env(), S3Uri.parse(address)
     if not str(uri).startswith(f"{storage.settings.root}/"):
         raise InvalidSpec(f"storage: {uri} is not below {storage.settings.root}, which the environment names")
-    run_directory = storage.run(storage.settings.root.relative(uri), listener=listener(durable))
-    return S3Checkpoints(run_directory, config.folder / "checkpoints", keep=config.keep_checkpoints)
+    return storage.run(storage.settings.root.relative(uri), listener=listener)
+
+
+def _history(config: RunConfig) -> History | None:
+    """Metrics and their picture in S3; a trainer on another disk goes on with what is there."""
+    if config.storage is None:
+        return None
+    run_directory, metrics = _run_directory(config.storage), config.folder / METRICS
+    config.folder.mkdir(parents=True, exist_ok=True)
+    if not metrics.exists():
+        with suppress(NotFound), Storage.from_env().open(run_directory.history / METRICS) as stored:
+            metrics.write_bytes(stored.read())
+
+    def read() -> bytes:
+        return metrics.read_bytes() if metrics.exists() else b""
+
+    return History(run_directory, {METRICS: read, PLOT: lambda: plot.reward(read().decode()).encode()})
 
 
 def _output(config: RunConfig, write: Callable[[Path], None]) -> Published:

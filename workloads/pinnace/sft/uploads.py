@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pinnace.storage import RunDirectory, StorageUnavailable
+from pinnace.storage import History as StoredHistory
+from pinnace.storage import RunDirectory
 
 
 class S3Checkpoints:
@@ -41,41 +41,23 @@ class S3Checkpoints:
 
 
 class History:
-    """`history/metrics-<attempt>.jsonl`: every log line, uploaded at most every `every` seconds and at the end.
+    """`history/metrics-<attempt>.jsonl`: every log line.
 
     `earlier` are the lines up to the checkpoint that this attempt goes on from (its trainer state keeps them), so that
     the newest attempt's file always tells the whole run, whatever a killed attempt could not upload any more.
     """
 
-    def __init__(
-        self, run: RunDirectory, attempt: int, *, earlier: Sequence[Mapping[str, object]] = (), every: float = 15
-    ) -> None:
-        self._run, self._name, self._every = run, f"metrics-{attempt}.jsonl", every
+    def __init__(self, run: RunDirectory, attempt: int, *, earlier: Sequence[Mapping[str, object]] = ()) -> None:
         self._lines = [json.dumps(line) for line in earlier]
-        self._changed = threading.Event()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._upload_often, name="history", daemon=True)
-        self._thread.start()
+        self._stored = StoredHistory(run, {f"metrics-{attempt}.jsonl": self._content})
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
         self._lines.append(json.dumps({"step": step, "time": round(time.time(), 3), **metrics}))
-        self._changed.set()
+        self._stored.changed()
 
     def close(self) -> None:
         """Uploads the rest; waits for a store that is away."""
-        self._ended.set()
-        self._changed.set()
-        self._thread.join()
+        self._stored.close()
 
-    def _upload_often(self) -> None:
-        while True:
-            self._changed.wait()
-            self._changed.clear()
-            try:
-                if self._lines:
-                    self._run.write_history(self._name, "".join(f"{line}\n" for line in list(self._lines)).encode())
-            except StorageUnavailable:
-                self._changed.set()  # the next round tries again, with everything since
-            if self._ended.is_set() and not self._changed.is_set():
-                return
-            self._ended.wait(self._every)
+    def _content(self) -> bytes:
+        return "".join(f"{line}\n" for line in list(self._lines)).encode()

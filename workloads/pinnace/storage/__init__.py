@@ -13,6 +13,7 @@ from pinnace.storage.errors import (
     StorageError,
     StorageUnavailable,
 )
+from pinnace.storage.history import History
 from pinnace.storage.settings import Patience, S3Settings
 from pinnace.storage.storage import RunDirectory, Storage
 from pinnace.storage.upload import CheckpointUpload
@@ -32,6 +33,7 @@ __all__ = [
     "DiskFull",
     "Event",
     "Failed",
+    "History",
     "Incomplete",
     "InvalidName",
     "NotFound",

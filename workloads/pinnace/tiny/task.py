@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+# To the letter what a ToolSandbox lists of the calculator: so small a model knows only the prompt that it has learned.
 TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
@@ -17,9 +18,9 @@ TOOLS: list[dict[str, Any]] = [
             "name": "add",
             "description": "Adds two numbers.",
             "parameters": {
-                "type": "object",
                 "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
                 "required": ["a", "b"],
+                "type": "object",
             },
         },
     }

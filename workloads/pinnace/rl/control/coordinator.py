@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from pinnace.rl.metrics import Exposition
 from pinnace.rl.types import Trajectory, load_trajectory
 
+from .exposition import Exposition
 from .ledger import Ledger, OutOfStep
 from .wire import POLL_SECONDS, dump_trajectories
 

@@ -10,7 +10,9 @@ from aiohttp import web
 from pinnace.rl.capture.capture import Capture
 from pinnace.rl.capture.proxy import Proxy
 from pinnace.rl.fleet import Fleet
-from pinnace.rl.metrics import Exposition, labelled
+from pinnace.rl.metrics import labelled
+
+from .exposition import Exposition
 
 _SWEEP_SECONDS = 10
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
 from pydantic import TypeAdapter
 
+from pinnace.outcome import InvalidSpec
 from pinnace.rl.types import Trajectory
 
+KEY = "PINNACE_RL_KEY"
 POLL_SECONDS = 5.0
+# A pod that is gone does not even refuse connections.
+_TIMEOUT = httpx.Timeout(POLL_SECONDS + 60, connect=5)
 _TRAJECTORIES = TypeAdapter(list[Trajectory])
 
 
@@ -22,6 +27,17 @@ class Refusal(RuntimeError):
 
 class Silence(ConnectionError):
     """A process of the run did not answer for as long as we insist."""
+
+
+class Stopped(Silence):
+    """It does not answer, and we are asked to stop: who stops a run stops all of its processes at once."""
+
+
+def run_key() -> str:
+    """What the run's processes know each other by. Raises `InvalidSpec`."""
+    if key := os.environ.get(KEY):
+        return key
+    raise InvalidSpec(f"{KEY} is not set: give every process of a run the same secret text")
 
 
 def dump_trajectories(trajectories: Sequence[Trajectory]) -> bytes:
@@ -50,20 +66,22 @@ def _waits(patience: float) -> Iterator[float]:
 
 
 class Line:
-    """Speaks to one process and insists while it restarts; from threads (`ask`). Close it."""
+    """Speaks to one process and insists while it restarts, unless we are asked to stop; from threads. Close it."""
 
-    def __init__(self, url: str, *, key: str, patience: float) -> None:
-        self._url, self._patience = url, patience
-        self._http = httpx.Client(base_url=url, headers=_auth(key), timeout=POLL_SECONDS + 60, trust_env=False)
+    def __init__(self, url: str, *, key: str, patience: float, stopping: Callable[[], bool] = lambda: False) -> None:
+        self._url, self._patience, self._stopping = url, patience, stopping
+        self._http = httpx.Client(base_url=url, headers=_auth(key), timeout=_TIMEOUT, trust_env=False)
 
     def ask(self, path: str, given: dict[str, Any]) -> httpx.Response:
-        """Raises `Refusal` or `Silence`."""
+        """Raises `Refusal`, `Stopped` or `Silence`."""
         for pause in _waits(self._patience):
             try:
                 if (answer := checked(self._http.post(path, json=given))) is not None:
                     return answer
             except httpx.TransportError:
                 pass
+            if self._stopping():
+                raise Stopped(f"{self._url} does not answer any more")
             time.sleep(pause)
         raise Silence(f"{self._url} did not answer for {self._patience:g} s")
 
@@ -78,7 +96,7 @@ class AsyncLine:
         self._url, self._patience = url, patience
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
         self._http = httpx.AsyncClient(
-            base_url=url, headers=_auth(key), timeout=POLL_SECONDS + 60, limits=limits, trust_env=False
+            base_url=url, headers=_auth(key), timeout=_TIMEOUT, limits=limits, trust_env=False
         )
 
     async def ask(self, path: str, given: dict[str, Any] | None = None, *, body: bytes | None = None) -> httpx.Response:

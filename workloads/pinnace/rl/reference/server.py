@@ -10,7 +10,8 @@ from pathlib import Path
 from aiohttp import web
 from safetensors import SafetensorError
 
-from pinnace.rl.metrics import Clock, Exposition, labelled
+from pinnace.rl.control.exposition import Exposition
+from pinnace.rl.metrics import Clock, labelled
 from pinnace.rl.rollout import SamplingParameters
 
 from .decoder import Decoder, Drawn

@@ -141,20 +141,22 @@ def _loop(config: LoopAgent, run_config: RunConfig) -> Play:
         raise InvalidSpec(f"agent.loop: {error}") from None
     if policy.refine is not None or policy.fold is not None:
         raise InvalidSpec(f"agent.loop.policy {policy.name!r} needs a second model, which a run does not have yet")
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+    # One for all attempts: to make one reads every certificate of the machine. The proxy is the run's own.
+    http = DefaultAsyncHttpxClient(timeout=600, trust_env=False)
     counter = ModelCounter.from_directory(run_config.model)
-    budget = Budget(run_config.context_tokens, run_config.max_tokens)
+    budget, sampling = Budget(run_config.context_tokens, run_config.max_tokens), Sampling(run_config.max_tokens)
     tools_of = imported(config.tools, "agent.loop.tools") if config.tools else None
 
     async def play(task: Task, base_url: str, api_key: str) -> Ending:
-        model = Endpoint.at(base_url, "policy", Sampling(run_config.max_tokens), api_key=api_key)
+        client = AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http)
+        model = Endpoint(client, "policy", sampling)
         agent = Agent(model, counter, budget, policy, config.limits, dialect, rule)
         tools: AbstractAsyncContextManager[Tools] = tools_of(task) if tools_of else nullcontext(NoTools())
         question = Question(str(task["question"]), str(task.get("system", config.system)))
-        try:
-            async with tools as given:
-                ended = await run(question, agent, given, EventLog())
-        finally:
-            await model.aclose()
+        async with tools as given:
+            ended = await run(question, agent, given, EventLog())
         failed = ended.termination in NOT_THE_AGENT
         termination = Termination.INFRASTRUCTURE if failed else _ENDED[ended.termination]
         return Ending(termination, ended.answer)

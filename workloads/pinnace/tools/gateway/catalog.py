@@ -14,7 +14,7 @@ from mcp.shared.inbound import x_mcp_header_map
 from pinnace.tools.gateway import backup, retry
 from pinnace.tools.gateway.config import Backup, GatewayConfig, Server, ToolRule
 from pinnace.tools.gateway.errors import MappingInvalid
-from pinnace.tools.gateway.schema import ArgumentSchema
+from pinnace.tools.gateway.schema import ArgumentSchema, untitled
 
 SESSIONS = "(sessions)"  # the pool of session pods, as if it were a server; no server can have this name
 _OPENAI_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -88,7 +88,7 @@ class Catalog:
                 "function": {
                     "name": openai_name(name),
                     "description": self.tools[name].definition.get("description", ""),
-                    "parameters": self.tools[name].definition.get("inputSchema") or {"type": "object"},
+                    "parameters": untitled(self.tools[name].definition.get("inputSchema") or {"type": "object"}),
                 },
             }
             for name in sorted(self.tools)

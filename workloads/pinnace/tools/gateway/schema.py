@@ -11,6 +11,7 @@ from jsonschema.validators import validator_for
 _JSON_TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
 _PLAIN = {"string": str, "boolean": bool, "array": list, "object": dict}
 _NOTES = {"title", "description", "default", "examples", "x-mcp-header", "format", "$schema", "additionalProperties"}
+_VALUES = {"default", "examples", "const", "enum"}  # what stands there is no schema
 
 
 class ArgumentSchema:
@@ -80,3 +81,16 @@ def _flat(schema: Mapping[str, Any]) -> dict[str, type] | None:
             types[name] = _PLAIN[kind]
     hard = set(schema.get("properties") or {}) - set(types)
     return None if hard else types
+
+
+def untitled(schema: Any) -> Any:
+    """`schema` without the titles that generators derive from names: a model pays tokens for them and learns no more."""
+    if isinstance(schema, list):
+        return [untitled(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {
+        key: value if key in _VALUES else untitled(value)
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+    }

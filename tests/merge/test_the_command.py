@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +143,19 @@ def test_what_is_no_configuration_at_all(text: str, says: str, tmp_path: Path) -
 def test_memory_that_is_no_quantity(spec: dict[str, Any], tmp_path: Path) -> None:
     refused = run(tmp_path, spec, "-o", str(tmp_path / "out"), "--memory", "2GB")
     assert (refused.exit_code, "write it as 2Gi" in refused.output) == (2, True), refused.output
+
+
+@pytest.mark.parametrize(
+    ("job", "says"),
+    [
+        ("", "PINNACE_JOB is not set"),
+        ('{"kind": "MergeJob"}', "name: Field required"),
+        ('{"spec": {"method": {"tie": {}}}}', "spec.method"),
+    ],
+)
+def test_a_pod_whose_job_can_not_be_read_ends_for_good(job: str, says: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PINNACE_JOB": job, "PINNACE_TERMINATION_LOG": str(tmp_path / "said")}
+    command = [sys.executable, "-c", "from pinnace.cli import main; main()", "merge", "run"]
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 64
+    said = json.loads((tmp_path / "said").read_text())
+    assert (said["reason"], says in said["message"]) == ("InvalidSpec", True), said

@@ -84,7 +84,7 @@ def _flat(schema: Mapping[str, Any]) -> dict[str, type] | None:
 
 
 def untitled(schema: Any) -> Any:
-    """`schema` without the titles that generators derive from names: a model pays tokens for them and learns no more."""
+    """Without the titles that generators derive from names: a model pays tokens for them and learns nothing."""
     if isinstance(schema, list):
         return [untitled(each) for each in schema]
     if not isinstance(schema, Mapping):

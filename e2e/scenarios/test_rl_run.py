@@ -31,7 +31,8 @@ def run(name: str, **spec: Any) -> Object:
     made = sample("rl-demo")
     made["metadata"]["name"] = name
     schedule = {"groupsPerStep": 2, "groupSize": 4, "maxStaleness": 2, "concurrency": 16}
-    made["spec"].update(steps=STEPS, schedule=schedule, checkpoint={"everySteps": 3}, **spec)
+    model = {"from": {"kind": "SFTJob", "name": "sft-demo"}}
+    made["spec"].update(model=model, steps=STEPS, schedule=schedule, checkpoint={"everySteps": 3}, **spec)
     return made
 
 

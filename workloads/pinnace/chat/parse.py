@@ -60,7 +60,7 @@ def _call(match: re.Match[str]) -> ToolCall:
     if not match.group(0).endswith("</tool_call>"):
         raise ValueError("no </tool_call>")
     call = json.loads(match.group(1))
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+    if not (isinstance(call, dict) and isinstance(call.get("name"), str) and call["name"]):
         raise ValueError("expected an object with a name")  # noqa: TRY004 - bad text, not a bad caller
     arguments = call.get("arguments", {})
     if isinstance(arguments, str):

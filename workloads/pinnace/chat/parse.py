@@ -61,7 +61,7 @@ def _call(match: re.Match[str]) -> ToolCall:
         raise ValueError("no </tool_call>")
     call = json.loads(match.group(1))
     if not (isinstance(call, dict) and isinstance(call.get("name"), str) and call["name"]):
-        raise ValueError("expected an object with a name")  # noqa: TRY004 - bad text, not a bad caller
+        raise ValueError("expected an object with a name")
     arguments = call.get("arguments", {})
     if isinstance(arguments, str):
         arguments = json.loads(arguments)

@@ -20,7 +20,8 @@ def measure(
     *,
     version: int,
 ) -> dict[str, float]:
-    """Reward (of groups with something to learn), lengths, staleness in policy versions, mismatch of sampler and trainer, and what was masked and why.
+    """Reward of groups with something to learn, lengths, staleness in policy versions, mismatch of sampler and trainer,
+    and what was masked and why.
 
     `version` is that of the weights that made `made`. `mismatch_kl` is the k3 estimate of KL(sampler, trainer) a token
     (Schulman 2020, http://joschu.net/blog/kl-approx.html): kernels and staleness together.

@@ -62,6 +62,7 @@ def tool(name: str) -> dict[str, Any]:
         ("<tool_call>\n{broken</tool_call>", "<tool_call>\n{broken</tool_call>", "tool call 0"),
         ('<tool_call>{"name": "f", "arguments": {}}', '<tool_call>{"name": "f", "arguments": {}}', "no </tool_call>"),
         ('<tool_call>["f"]</tool_call>', '<tool_call>["f"]</tool_call>', "object with a name"),
+        ('<tool_call>{"name": ""}</tool_call>', '<tool_call>{"name": ""}</tool_call>', "object with a name"),
         ('<tool_call>{"name": "f", "arguments": 3}</tool_call>', None, "arguments must be an object"),
         ("<think>\nand then", "", "does not end"),
     ],

@@ -33,7 +33,7 @@ class Outlet:
     def __init__(self, batches: dict[int, list[Trajectory]], on_batch: Callable[[int], None] = lambda _: None) -> None:
         self.batches, self.on_batch = batches, on_batch
         self.said: list[Any] = []
-        self.version, self.quarantined = -1, 0
+        self.version, self.quarantined, self.reward = -1, 0, 0.25
 
     def begin(self, step: int) -> int:
         self.version += 1
@@ -170,7 +170,7 @@ def test_a_step_is_told_in_numbers(model: Path, tmp_path: Path) -> None:
     attempt = Attempt(tmp_path / "run", model, Outlet(batches(1)), steps=1)
     attempt.run()
     (line,) = attempt.lines
-    assert line["reward"] == 0.5
+    assert (line["reward"], line["reward_trained"]) == (0.25, 0.5)
     assert line["tokens_trained"] == 4 * 2 * 3
     assert line["staleness_max"] == 0
     assert line["mismatch_kl"] > 0

@@ -60,8 +60,8 @@ def _call(match: re.Match[str]) -> ToolCall:
     if not match.group(0).endswith("</tool_call>"):
         raise ValueError("no </tool_call>")
     call = json.loads(match.group(1))
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        raise ValueError("expected an object with a name")  # noqa: TRY004 - bad text, not a bad caller
+    if not (isinstance(call, dict) and isinstance(call.get("name"), str) and call["name"]):
+        raise ValueError("expected an object with a name")
     arguments = call.get("arguments", {})
     if isinstance(arguments, str):
         arguments = json.loads(arguments)

@@ -20,7 +20,8 @@ def measure(
     *,
     version: int,
 ) -> dict[str, float]:
-    """Reward, lengths, staleness in policy versions, mismatch of sampler and trainer, and what was masked and why.
+    """Reward of groups with something to learn, lengths, staleness in policy versions, mismatch of sampler and trainer,
+    and what was masked and why.
 
     `version` is that of the weights that made `made`. `mismatch_kl` is the k3 estimate of KL(sampler, trainer) a token
     (Schulman 2020, http://joschu.net/blog/kl-approx.html): kernels and staleness together.
@@ -42,7 +43,7 @@ def measure(
     reasons: Counter[str] = sum((group.counts for group in groups), Counter())
     return {
         "loss": made.loss,
-        "reward": statistics.fmean(rewards) if rewards else 0.0,
+        "reward_trained": statistics.fmean(rewards) if rewards else 0.0,
         "unknown": sum(one.reward.verdict is Verdict.UNKNOWN for one in trajectories) / len(trajectories),
         "turns": statistics.fmean(len(one.turns) for one in trajectories),
         "tokens_sampled": statistics.fmean(one.sampled_tokens for one in trajectories),

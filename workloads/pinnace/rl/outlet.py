@@ -32,8 +32,8 @@ class Outlet:
         """`output` gets a writer of the finished model, puts that where it belongs and returns where."""
         self._coordinator, self._proxy, self._weights = coordinator, proxy, weights
         self._output = output
-        self.quarantined = 0
-        """Servers that did not take over the newest weights."""
+        self.quarantined, self.reward = 0, 0.0
+        """Servers that did not take over the newest weights; mean reward of the newest attempts."""
         self._thread = ThreadPoolExecutor(1, "announce")
         self._announced: Future[None] | None = None
 
@@ -52,7 +52,8 @@ class Outlet:
     def stepped(self, step: int, version: int) -> None:
         """The number of the weights is taken before anybody sees them."""
         with suppress(Stopped):
-            self._coordinator.ask("/v1/trainer/stepped", {"step": step, "version": version})
+            answer = self._coordinator.ask("/v1/trainer/stepped", {"step": step, "version": version})
+            self.reward = float(answer.json()["reward"])
 
     def durable(self, step: int) -> None:
         """The checkpoint of a step can't be lost any more."""

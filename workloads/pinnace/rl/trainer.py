@@ -82,6 +82,7 @@ def train(
         if lines is not None:
             values = measure(trajectories, groups, samples, made, version=version - 1) | {
                 "grad_norm": norm, "policy_version": version, "servers_quarantined": outlet.quarantined,
+                "reward": outlet.reward,
                 **clock.values(),
             }  # fmt: skip
             lines.write(step, values)

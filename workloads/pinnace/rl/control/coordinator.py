@@ -73,7 +73,7 @@ class Coordinator:
 
     async def stepped(self, request: web.Request) -> web.StreamResponse:
         self._ledger.stepped(**await request.json())
-        return await self._changed()
+        return await self._changed({"reward": self._ledger.reward})
 
     async def served(self, request: web.Request) -> web.StreamResponse:
         self._ledger.served(**await request.json())

@@ -44,7 +44,8 @@ class Ledger:
         self._leases: dict[str, _Lease] = {}
         self._waiting = deque[Slot]()
         self._judged = set[int]()
-        self._rewards = deque[float](maxlen=256)
+        plan = self.config.schedule
+        self._rewards = deque[float](maxlen=plan.groups_per_step * plan.group_size)
         self._unused = set[str]()  # in the store, and no step's
         self.finished = self.store.acknowledged >= self.config.steps
         self._scheduler = Scheduler(self.config.schedule, version=self.store.version or 0)
@@ -55,6 +56,11 @@ class Ledger:
     @property
     def version(self) -> int:
         return self._scheduler.version
+
+    @property
+    def reward(self) -> float:
+        """Mean of the newest attempts, as many as a step has. Those count, too, whose groups are refilled."""
+        return statistics.fmean(self._rewards) if self._rewards else 0.0
 
     def begin(self, step: int, published: int | None) -> int:
         """A trainer starts from the checkpoint of `step`; returns the version to publish its weights as.
@@ -177,7 +183,7 @@ class Ledger:
             "attempts_running": self._scheduler.running,
             "attempts_leased": len(self._leases),
             "groups_ready": self._scheduler.ready,
-            "reward": statistics.fmean(self._rewards) if self._rewards else 0.0,
+            "reward": self.reward,
             **labelled("trajectories", "state", self.store.counts()),
             **labelled("events", "kind", self.counts + self._scheduler.counts),
         }

@@ -102,7 +102,7 @@ crds: setup ## Generate the CRDs from the pydantic models
 	@$(VENV)/python -m pinnace_operator.api.generate
 
 .PHONY: catalogue
-catalogue: setup ## Generate docs/catalogue.md from the entries of the catalogue
+catalogue: setup ## Generate docs/catalogue.md and the API's names from the entries of the catalogue
 	@$(VENV)/python -m pinnace.tools.catalogue.document
 
 .PHONY: sdk-table

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
@@ -211,7 +211,14 @@ class Gateway(Process):
         return 0.0
 
 
-def server(name: str, *backends: Process, **more: Any) -> dict[str, Any]:
+class Address(Protocol):
+    """Something that listens."""
+
+    @property
+    def url(self) -> str: ...
+
+
+def server(name: str, *backends: Address, **more: Any) -> dict[str, Any]:
     """One server with one version that has these replicas."""
     return {"name": name, "versions": [{"name": "v1", "endpoints": [each.url for each in backends]}], **more}
 

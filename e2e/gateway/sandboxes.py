@@ -85,8 +85,9 @@ def _pod(lab: Lab, folder: Path, servers: str) -> Sandbox:
 
 
 def configuration(pool: Sandboxes, **sessions: Any) -> dict[str, Any]:
-    """gateway.json of a gateway before these sandboxes alone."""
-    return {"sessions": {"endpoints": pool.urls, "servers": ["python", "shell", "files"], **sessions}}
+    """gateway.json of a gateway before these sandboxes alone: there is nobody who could add more."""
+    servers = ["python", "shell", "files"]
+    return {"sessions": {"endpoints": pool.urls, "max": len(pool.pods), "servers": servers, **sessions}}
 
 
 def ready(gateway: Gateway, free: int) -> Gateway:

@@ -282,4 +282,4 @@ class World:
 
 def _server(name: str, versions: tuple[str, ...], **fields: Any) -> Object:
     each = [{"name": version, "weight": 50, "replicas": 1} for version in versions]
-    return {"name": name, "catalogue": name, "versions": each, **fields}
+    return {"name": name, "catalogue": "time", "versions": each, **fields}

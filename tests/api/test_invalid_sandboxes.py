@@ -34,6 +34,9 @@ CASES = [
     Case("nothing to serve", {"servers": ...}, ("spec", "there is nothing to serve: add a server, or sessions")),
     server("no source", {"catalogue": ...}, "exactly one of catalogue and image"),
     server("two sources", {"image": "a/b:1"}, "exactly one of catalogue and image"),
+    server("a server that the catalogue lacks", {"catalogue": "tme"}, 'catalogue: Unsupported value: "tme"', '"time"'),
+    Case("a sandbox's server that the catalogue lacks", {"sessions": {"servers": ["bash"]}},
+         ("spec.sessions.servers[0]", 'Unsupported value: "bash"', '"shell"')),
     server("a transport for the catalogue", {"transport": "Http"}, "knows its transport", "or use image"),
     server("arguments for the catalogue", {"args": ["-v"]}, "settings of catalogue servers are in env"),
     server("Stdio without a program", {"transport": "Stdio"}, "set command", base=IMAGE),
@@ -142,7 +145,8 @@ SERVERS = [
     {**TIME, "egress": [{"cidr": "::/0"}]}, {**TIME, "egress": [{"cidr": "10.0.0.0/33"}]},
     {**TIME, "egress": [{"cidr": "010.0.0.0/8"}]}, {**TIME, "versions": []}, {**TIME, "tools": {"include": ["a.b"]}},
     {**TIME, "versions": [{"name": "a", "weight": 0}, {"name": "b"}]}, {**TIME, "tools": {"include": ["a", "a"]}},
-    {**TIME, "env": [{"name": "AWS_REGION", "value": "r"}]}, {"name": "session", "catalogue": "a"},
+    {**TIME, "env": [{"name": "AWS_REGION", "value": "r"}]}, {"name": "session", "catalogue": "arxiv"},
+    {**TIME, "catalogue": "arXiv"},
 ]  # fmt: skip
 TOOLS = [
     SEARCH, {"name": "time.a.b"}, {"name": "python.run"}, {"name": "web.a"}, {**SEARCH, "alias": "a"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from e2e.gateway.lab import Gateway
 
@@ -67,14 +68,22 @@ def test_no_token_and_a_wrong_token_are_refused(gateway: Gateway) -> None:
     assert gateway.post("/call", {"name": "echo"}, token="guess").status_code == 401
 
 
-def test_a_body_that_is_not_json_is_refused(gateway: Gateway) -> None:
-    answer = httpx.post(f"{gateway.url}/call", content=b"{", headers=gateway.headers, trust_env=False)
+@pytest.mark.parametrize("path", ["/call", "/mcp", "/sessions", "/replay"])
+def test_a_body_that_is_not_json_is_refused(gateway: Gateway, path: str) -> None:
+    headers = {**gateway.headers, "Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    answer = httpx.post(gateway.url + path, content=b"{", headers=headers, trust_env=False)
     assert answer.status_code == 400
     assert "not JSON" in answer.json()["error"]["message"]
 
 
 def test_a_request_above_the_limit_is_refused(gateway: Gateway) -> None:
     answer = gateway.post("/call", {"name": "echo", "arguments": {"text": "x" * (5 << 20)}})
+    assert answer.status_code == 413
+
+
+def test_a_request_that_does_not_say_its_length_is_refused_once_it_is_above_the_limit(gateway: Gateway) -> None:
+    parts = (b"x" * (1 << 20) for _ in range(8))
+    answer = httpx.post(f"{gateway.url}/call", content=parts, headers=gateway.headers, trust_env=False)
     assert answer.status_code == 413
 
 

@@ -78,6 +78,26 @@ async def test_whoever_waits_gets_the_sandbox_that_another_gives_back(leasing: G
         assert len(await waiting) == 2
 
 
+async def test_leases_of_a_client_that_crashed_are_found_by_their_labels_and_ended(
+    leasing: Gateway, pool: Sandboxes
+) -> None:
+    async with ToolClient(leasing.url, token=leasing.token) as crashed:
+        await crashed.lease(2, labels={"run": "r-1"}, ttl_seconds=600)
+        await crashed.lease(1, labels={"run": "r-2"})
+    async with ToolClient(leasing.url, token=leasing.token) as tools:
+        lost = [each for each in await tools.leases() if each.labels == {"run": "r-1"}]
+        assert len({each.id for each in lost}) == 2
+        for each in lost:
+            await tools.release(each.id)
+            await tools.release(each.id)
+        assert [each.labels["run"] for each in await tools.leases()] == ["r-2"]
+    async with ToolClient(leasing.url, token="wrong") as stranger:
+        with pytest.raises(GatewayRefused) as refused:
+            await stranger.release(lost[0].id)
+    assert refused.value.status == 401
+    eventually("they are free", lambda: pool.states().count("free") == 3)
+
+
 async def test_limits_that_can_not_be_are_refused_with_their_place(leasing: Gateway, pool: Sandboxes) -> None:
     async with ToolClient(leasing.url, token=leasing.token) as tools:
         with pytest.raises(GatewayRefused, match=r"limits\.memoryMiB") as refused:

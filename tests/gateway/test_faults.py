@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 
 from e2e.gateway.faulty import Fault, faulty
 from e2e.gateway.lab import Gateway, Lab, Process, eventually, server
+from e2e.gateway.vanishing import vanishing
 
 
 def in_parallel(call: Callable[[int], Any], count: int, threads: int = 8) -> list[Any]:
@@ -62,6 +64,38 @@ def test_a_safe_call_leaves_a_replica_that_vanished_and_was_taken_away(own: Lab)
         # Unmoved they would end with `timeout`.
         answers = [call.result(timeout=60) for call in calls]
     assert outcomes(answers) == {"ok": 4}
+
+
+def test_a_safe_call_leaves_a_host_that_vanished_from_under_it(own: Lab) -> None:
+    first, second = own.backend("first"), own.backend("second")
+    with vanishing(first) as host:
+        gateway = own.gateway({"servers": [server("plain", host)]})
+        gateway.wait_tools("sleep")
+        with ThreadPoolExecutor(4) as pool:
+            calls = [pool.submit(gateway.call, "sleep", {"seconds": 1}) for _ in range(4)]
+            eventually("they run", lambda: len(first.ran("sleep")) == 4)
+            host.vanish()
+            began = time.monotonic()
+            gateway.configure({"generation": 2, "servers": [server("plain", second)]})
+            answers = [call.result(timeout=60) for call in calls]
+        print(f"\ncalls on a host that vanished were answered by another after {time.monotonic() - began - 1:.2f} s")
+    assert outcomes(answers) == {"ok": 4}
+
+
+def test_even_an_unsafe_call_leaves_a_host_that_takes_no_connection_and_no_other_call_tries_it(own: Lab) -> None:
+    healthy, other = own.backend("healthy"), own.backend("other")
+    gateway = own.gateway({"servers": [server("plain", healthy)]})
+    gateway.wait_tools("pay")
+    with vanishing(other) as host:
+        host.vanish()
+        gateway.configure({"generation": 2, "servers": [server("plain", healthy, host)]})
+        eventually("it is in force", lambda: gateway.metric("pinnace_tools_config_generation") == 2)
+        began = time.monotonic()
+        answers = [gateway.call("pay", {"amount": number}) for number in range(20)]
+        print(f"\n20 calls beside a host that takes no connection: {time.monotonic() - began:.2f} s")
+        assert gateway.metric("pinnace_tools_replica_picks", replica=f"{host.url}/mcp") <= 1
+    assert outcomes(answers) == {"ok": 20}
+    assert len(healthy.ran("pay")) == 20
 
 
 @pytest.mark.parametrize("fault", ["garbage", "html", "cut", "full", "error"])
@@ -133,6 +167,19 @@ def test_a_backup_answers_with_mapped_arguments_and_result(own: Lab) -> None:
     assert answer["content"] == [{"type": "text", "text": "standby found cats"}]
     assert answer["meta"]["backup"] == "find_pages"
     assert gateway.metric("pinnace_tools_failovers_total", tool="search") == 1
+
+
+def test_a_backup_that_needs_an_argument_which_the_call_does_not_give_is_not_called(own: Lab) -> None:
+    main, standby = own.backend("main", extra="search"), own.backend("standby", extra="find_pages")
+    backup = {"tool": "find_pages", "argumentMapping": {"q": "$.q[0].words"}}
+    servers = [server("main", main, include=["search"]), server("standby", standby, include=["find_pages"])]
+    rule = {"server": "main", "tool": "search", "backups": [backup]}
+    gateway = own.gateway({"servers": servers, "tools": [rule]})
+    gateway.wait_tools("search", "find_pages")
+    main.stop()
+    answer = gateway.call("search", {"q": "cats"})
+    assert (answer["outcome"], answer["error"]["path"]) == ("invalid_arguments", "$.q[0].words")
+    assert standby.ran("find_pages") == []
 
 
 def test_a_full_queue_says_when_to_come_again(own: Lab) -> None:

@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ from pinnace.tools.gateway.kube import Kube
 from e2e.apiserver import ApiServer
 from e2e.faults.api import Api
 from e2e.gateway.lab import Backend, Gateway, Lab, eventually, server
+from e2e.gateway.sandboxes import Sandboxes, configuration, shell
 
 READ = ["get", "list", "watch"]
 RULES = [
@@ -188,6 +190,29 @@ def test_the_operator_hears_the_load(own: Lab, operator: list[tuple[str, str, di
     assert states == {"plain": ("ready", 1), "cold": ("absent", 0)}
 
 
+def test_the_operator_hears_of_tools_whose_last_calls_all_failed(
+    own: Lab, operator: list[tuple[str, str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("projected")
+    url, token = (tmp_path / "address").read_text(), str(tmp_path / "token")
+    backend = own.backend()
+    config = {"servers": [server("plain", backend)]}
+    gateway = own.gateway(config, PINNACE_PROGRESS_URL=url, PINNACE_PROGRESS_TOKEN=token)
+    gateway.wait_tools("echo")
+
+    def unhealthy() -> list[tuple[str, str]]:
+        return [(each["name"], each["outcome"]) for each in operator[-1][2]["unhealthyTools"]] if operator else []
+
+    backend.stop()
+    for _ in range(3):
+        gateway.call("echo", {"text": "x"})
+    eventually("it is unhealthy", lambda: unhealthy() == [("echo", "unavailable")])
+    backend.start()
+    gateway.configure({"generation": 2, "servers": [server("plain", backend)]})
+    eventually("it works again", lambda: gateway.call("echo", {"text": "x"})["outcome"] == "ok")
+    eventually("it is well", lambda: unhealthy() == [])
+
+
 async def test_a_call_that_waits_for_a_server_at_zero_is_told_at_once(
     operator: list[tuple[str, str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,3 +234,26 @@ async def test_a_call_that_waits_for_a_server_at_zero_is_told_at_once(
         call.cancel()
     finally:
         await gateway.close()
+
+
+def test_a_lease_is_held_while_the_operator_starts_its_sandbox(
+    own: Lab, pool: Sandboxes, operator: list[tuple[str, str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("projected")
+    env = {"PINNACE_PROGRESS_URL": (tmp_path / "address").read_text()}
+    none = {"sessions": {"max": 2, "servers": ["shell"]}, "limits": {"maxQueueSeconds": 600}}
+    gateway = own.gateway(none, **env, PINNACE_PROGRESS_TOKEN=str(tmp_path / "token"))
+
+    def wanted() -> int:
+        return int(operator[-1][2]["sessions"]["wanted"]) if operator else 0
+
+    eventually("one is wanted, to learn the tools", lambda: wanted() == 1)
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(gateway.post, "/sessions", {"count": 2})
+        eventually("the operator hears of both", lambda: wanted() == 2)
+        gateway.configure({**none, **configuration(pool[:2]), "generation": 2})
+        given = asked.result()
+    assert given.status_code == 201, given.text
+    assert [shell(gateway, each, "echo here").strip() for each in given.json()["sessions"]] == ["here"] * 2
+    eventually("nothing waits any more", lambda: wanted() == 0)
+    assert gateway.post("/sessions").status_code == 429, "there may be no more: nobody waits for that"

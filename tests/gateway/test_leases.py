@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -51,7 +53,8 @@ def test_a_lease_is_given_only_with_its_limits_in_force(leasing: Gateway, pool: 
 
 def test_a_group_is_rolled_back_when_one_pod_fails(own: Lab, pool: Sandboxes) -> None:
     well, dying = pool[:2], sandboxes.start(own, 1)
-    gateway = ready(own.gateway({"sessions": {"endpoints": [*well.urls, *dying.urls], "servers": ["files"]}}), 3)
+    sessions = {"endpoints": [*well.urls, *dying.urls], "servers": ["files"]}
+    gateway = ready(own.gateway({"sessions": sessions, "limits": {"maxQueueSeconds": 1}}), 3)
     dying.pods[0].agent.stop()
     answer = gateway.post("/sessions", {"count": 3})
     assert answer.status_code in {429, 503}
@@ -65,6 +68,22 @@ def test_calls_of_a_lease_whose_sandbox_ended_are_unavailable_until_a_reset(own:
     pool.pods[0].executor.stop()
     answer = gateway.call("shell", {"command": "ls"}, token=held["token"])
     assert (answer["outcome"], "reset the session" in str(answer)) == ("unavailable", True), answer
+
+
+def test_a_lease_waits_for_a_sandbox_no_longer_than_for_a_server(own: Lab) -> None:
+    gateway = own.gateway({"sessions": {"max": 1}, "limits": {"maxQueueSeconds": 0.3}})
+    refused = gateway.post("/sessions")
+    assert (refused.status_code, "raise spec.sessions.warm" in refused.text) == (429, True), refused.text
+    assert int(refused.headers["Retry-After"]) >= 1
+
+
+def test_a_gateway_that_is_told_to_go_lets_no_lease_wait(own: Lab) -> None:
+    gateway = own.gateway({"sessions": {"max": 1}, "limits": {"maxQueueSeconds": 600}})
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(gateway.post, "/sessions")
+        eventually("it waits", lambda: gateway.metric("pinnace_tools_leases_waiting") == 1)
+        gateway.send(signal.SIGTERM)
+        assert asked.result().status_code == 429, "another gateway may be asked"
 
 
 def test_a_lease_that_ended_is_no_key_any_more_and_its_sandbox_is_empty(leasing: Gateway, pool: Sandboxes) -> None:
@@ -103,7 +122,8 @@ def test_with_noop_the_next_lease_finds_the_files(own: Lab, pool: Sandboxes) -> 
 
 def test_a_sandbox_that_is_to_be_deleted_is_given_to_nobody_again(own: Lab) -> None:
     pool = sandboxes.start(own, 1)
-    gateway = ready(own.gateway(configuration(pool, recycle="Delete")), 1)
+    config = {**configuration(pool, recycle="Delete"), "limits": {"maxQueueSeconds": 1}}
+    gateway = ready(own.gateway(config), 1)
     mine = lease(gateway)
     end(gateway, mine)
     assert pool.states() == ["spent"]

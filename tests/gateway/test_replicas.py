@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from e2e.gateway.lab import Gateway, Lab, eventually, server
 from e2e.gateway.sandboxes import Sandboxes, end, lease, shell
+from e2e.s3 import ACCESS_KEY, SECRET_KEY, S3Server
+from e2e.stored import raw_client
 
 
 @pytest.fixture
@@ -99,6 +102,29 @@ def test_a_token_that_is_no_leases_asks_no_pod(pool: Sandboxes, two: tuple[Gatew
     forged = held["id"] + ".forged"
     for wrong in ("s-0123456789ab-00.x", forged, "s-", "s"):
         assert one.post("/call", {"name": "shell"}, token=wrong).status_code == 401
+
+
+def test_what_one_gateway_recorded_another_replays(own: Lab, s3: S3Server) -> None:
+    bucket = f"recordings-{time.time_ns()}"
+    raw_client(s3.endpoint).create_bucket(Bucket=bucket)
+    env = {
+        "PINNACE_S3_ENDPOINT": s3.endpoint, "PINNACE_S3_BUCKET": bucket, "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1",
+    }  # fmt: skip
+    servers = [server("plain", own.backend("plain", extra="search"))]
+    one, other = (own.gateway({"servers": servers, "results": {"uri": f"s3://{bucket}"}}, **env) for _ in range(2))
+
+    def call(gateway: Gateway, mode: str, query: str) -> dict[str, Any]:
+        headers = {"X-Pinnace-Replay": mode, "X-Pinnace-Replay-Key": "run-1"}
+        found: dict[str, Any] = gateway.post("/call", {"name": "search", "arguments": {"q": query}}, **headers).json()
+        return found
+
+    for query in ("cats", "dogs"):
+        recorded = call(one, "record", query)
+        one.post("/replay", {"mode": "off"})  # once it has answered, everything is in S3
+        other.post("/replay", {"mode": "replay", "key": "run-1"})
+        assert call(other, "replay", query)["content"] == recorded["content"]
+    assert call(other, "replay", "birds")["outcome"] == "unavailable"
 
 
 OLD = "2025-06-18"

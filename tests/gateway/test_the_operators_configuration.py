@@ -50,7 +50,7 @@ FULL: dict[str, Any] = {
 """Every setting that gateways act upon, none at its default."""
 
 OTHER = {"mine": "ours", "Never": "Always", "Delete": "Noop", "ServiceAccount": "Token",
-         "$.q": "$.query", "$.a": "$.b", "/tools": "/mcp"}  # fmt: skip
+         "$.q": "$.query", "$.a": "$.b", "/tools": "/mcp", "shell": "files"}  # fmt: skip
 KEPT_TOGETHER = {
     ("servers", 0, "name"),
     ("servers", 2, "name"),

@@ -400,6 +400,15 @@ def pruned(plan: Plan) -> set[tuple[str, str]]:
     return {(each.kind, each.name) for each in plan.prune}
 
 
+def test_tools_whose_calls_fail_are_named_until_a_gateway_says_otherwise() -> None:
+    bad = {"name": "now", "outcome": "timeout", "message": "no answer within 60.0 s"}
+    ill = decide(toolsandbox(), pods=(GATEWAY, SERVER), loads=(load(serves(), unhealthyTools=[bad]),))
+    assert ill.status["unhealthyTools"] == [bad]
+    unheard = decide(toolsandbox(status=dict(ill.status)), pods=(GATEWAY, SERVER))
+    assert unheard.status["unhealthyTools"] == [bad]
+    assert "unhealthyTools" not in decide(toolsandbox(status=dict(ill.status)), **FINE).status
+
+
 def test_a_version_stays_until_every_gateway_has_let_go_of_it() -> None:
     old = removed(1, serves(), serves("web"))
     assert not pruned(old)
@@ -435,24 +444,35 @@ def pool(warm: int = 2, *, armed: int = 0, before: Object | None = None, pods: i
 
 
 @pytest.mark.parametrize(
-    ("what", "warm", "armed", "before", "wanted"),
+    ("what", "warm", "armed", "asked", "before", "wanted"),
     [
-        ("at first", 2, 0, None, 2),
-        ("leases are made up for", 2, 3, {"desired": 2}, 5),
-        ("never more than allowed", 2, 5, {"desired": 2}, 6),
-        ("never fewer while one is leased", 1, 1, {"desired": 6, "lastBusyTime": at(-3600)}, 6),
-        ("fewer when nothing was leased for a while", 1, 0, {"desired": 6, "lastBusyTime": at(-30)}, 1),
-        ("not in a short pause", 1, 0, {"desired": 6, "lastBusyTime": at(-29)}, 6),
+        ("at first", 2, 0, 0, None, 2),
+        ("leases are made up for", 2, 3, 0, {"desired": 2}, 5),
+        ("never more than allowed", 2, 5, 0, {"desired": 2}, 6),
+        ("never fewer while one is leased", 1, 1, 0, {"desired": 6, "lastBusyTime": at(-3600)}, 6),
+        ("fewer when nothing was leased for a while", 1, 0, 0, {"desired": 6, "lastBusyTime": at(-30)}, 1),
+        ("not in a short pause", 1, 0, 0, {"desired": 6, "lastBusyTime": at(-29)}, 6),
+        ("nor right after a long lease", 0, 0, 0, {"desired": 6, "armed": 6, "lastBusyTime": at(-3600)}, 6),
+        ("none is kept warm", 0, 0, 0, {"desired": 0}, 0),
+        ("and a lease waits", 0, 0, 1, {"desired": 0}, 1),
+        ("warm ones are among those that a group waits for", 2, 1, 4, {"desired": 3}, 5),
+        ("a group that waits for too many", 0, 4, 3, {"desired": 4}, 6),
+        ("while it waits, those that come are not taken away", 0, 0, 2, {"desired": 2, "lastBusyTime": at(-90)}, 2),
     ],
 )
-def test_the_pool_has_warm_ones_besides_the_leased(
-    what: str, warm: int, armed: int, before: Object | None, wanted: int
+def test_the_pool_has_warm_ones_and_those_that_leases_wait_for_besides_the_leased(
+    what: str, warm: int, armed: int, asked: int, before: Object | None, wanted: int
 ) -> None:
-    plan = pool(warm, armed=armed, before=before)
+    plan = pool(warm, armed=armed, before=before, said={"wanted": asked})
     deployment = next(
         each for each in plan.children if each["metadata"]["name"] == "tools-session" and each["kind"] == "Deployment"
     )
     assert deployment["spec"]["replicas"] == plan.status["sessions"]["desired"] == wanted
+
+
+def test_a_pool_without_sandboxes_says_that_the_next_lease_starts_one() -> None:
+    told = pool(0, before={"desired": 0}, pods=0).status["sessions"]
+    assert (told["reason"], "held meanwhile" in told["message"]) == ("AtZero", True)
 
 
 def test_a_sandbox_that_hangs_at_its_start_is_replaced_while_others_serve() -> None:

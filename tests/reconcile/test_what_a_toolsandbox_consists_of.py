@@ -238,11 +238,11 @@ def test_decisions_import_nothing_random() -> None:
 
 
 def test_a_server_in_sessions_has_no_pods_of_its_own() -> None:
-    servers = [{"name": "py", "catalogue": "python", "isolation": "Session"}]
+    servers = [{"name": "db", "catalogue": "sqlite", "isolation": "Session"}]
     children = built(toolsandbox(servers=servers, sessions={"servers": ["shell"]}))
     assert {name for kind, name in children if kind == "Deployment"} == {"tools-gateway", "tools-session"}
     found = document(children, "tools")
-    assert found["sessions"]["servers"] == ["python", "shell"]
+    assert found["sessions"]["servers"] == ["shell", "sqlite"]
     assert found["servers"][0]["versions"][0]["service"] == "tools-session"
 
 
@@ -260,6 +260,6 @@ def test_a_server_of_the_catalogue_in_sessions_is_run_by_the_executor() -> None:
 
 def test_names_of_one_server_are_never_those_of_another() -> None:
     """`a` + `b-c` and `a-b` + `c` would be the same, so versions have no dash."""
-    servers = [{"name": "a-b", "catalogue": "x", "versions": [{"name": "c"}]}, {"name": "a", "catalogue": "x"}]
+    servers = [{"name": "a-b", "catalogue": "calc", "versions": [{"name": "c"}]}, {"name": "a", "catalogue": "calc"}]
     names = [name for kind, name in built(toolsandbox(servers=servers)) if kind == "Deployment"]
     assert len(names) == len(set(names)) == 3

@@ -261,7 +261,7 @@ REASONS: dict[Reason, ReasonDoc] = {
     Reason.UNAVAILABLE: ReasonDoc(
         "At least one tool has no replica and no backup.", "read the tool's condition and its pods' log"
     ),
-    Reason.AT_ZERO: ReasonDoc("The server is idle and has no pods; the next call starts one and is held meanwhile."),
+    Reason.AT_ZERO: ReasonDoc("It is idle and has no pods; the next call or lease starts one and is held meanwhile."),
     Reason.CRASH_LOOP: ReasonDoc(
         "A container ends again and again soon after its start.",
         "read its log (kubectl logs --previous) and correct the server's image, command, args or env",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from pinnace_operator.api.base import VALIDATIONS
 from pinnace_operator.api.generate import rendered
+from pinnace_operator.api.toolsessions import SandboxServer
 
 Schema = dict[str, Any]
 
@@ -39,7 +40,7 @@ BOOLEANS = {
     ),
 }  # fmt: skip
 # Enum values that are not CamelCase, because they are names from elsewhere.
-FOREIGN_VALUES = {"bf16", "fp16", "fp32", "fp64", "cpu", "cuda"}
+FOREIGN_VALUES = {"bf16", "fp16", "fp32", "fp64", "cpu", "cuda", *get_args(SandboxServer)}
 
 _CAMEL_FIELD = re.compile(r"[a-z][a-zA-Z0-9]*")
 _CAMEL_VALUE = re.compile(r"[A-Z][a-zA-Z0-9]*")

@@ -1,4 +1,4 @@
-"""What gateways post to the operator, every second and when a call waits for a server that has no pod."""
+"""What gateways post to the operator, every second and when a call or a lease waits for a pod."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ class SessionLoad(ApiModel):
     """Leased, by any gateway."""
     max: Count = 0
     """The most that its configuration allows."""
+    wanted: Count = 0
+    """Sandboxes that requests for leases wait for."""
     spent: Annotated[tuple[Annotated[str, Field(max_length=253)], ...], Field(max_length=256)] = ()
     """Names of pods whose lease is over and that must be replaced."""
 

@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, Rule, matches
-from pinnace_operator.api.fields import Image, Label, ObjectName, whole
+from pinnace_operator.api.cataloguenames import CatalogueName
+from pinnace_operator.api.fields import Image, ObjectName, whole
 from pinnace_operator.api.pod import Resources
 
 Port = Annotated[int, whole(1, 65535)]
@@ -173,7 +174,7 @@ class ToolServer(ApiModel):
 
     name: ServerName
     """Name of the server within this ToolSandbox; agents never see it, unless names of tools clash."""
-    catalogue: Label | None = None
+    catalogue: CatalogueName | None = None
     """Name of the server in the catalogue, such as `time` or `arxiv`."""
     image: Image | None = None
     """An image with an MCP server."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, Rule
-from pinnace_operator.api.fields import Label, ObjectName, whole
+from pinnace_operator.api.cataloguenames import CatalogueName
+from pinnace_operator.api.fields import ObjectName, whole
 from pinnace_operator.api.pod import Resources
 from pinnace_operator.api.toolserver import Egress
 
-BUILT_IN = ("python", "shell", "files")
+SandboxServer = Literal["python", "shell", "files", CatalogueName]
+BUILT_IN: tuple[SandboxServer, ...] = ("python", "shell", "files")
 """What every sandbox can run. `files` are its own file tools, not the catalogue's server of that name."""
 
 
@@ -28,7 +30,9 @@ class Sessions(ApiModel):
     """A pool of sandboxes. Each trajectory leases one: a workspace and interpreters of its own, without network."""
 
     warm: Annotated[int, whole(0, 1000)] = 4
-    """Free sandboxes to keep ready (`kubectl scale` sets this). They are in addition to those that are leased."""
+    """Free sandboxes to keep ready (`kubectl scale` sets this). They are in addition to those that are leased.
+
+    0: none; the first lease is held until one is ready, at most `gateway.maxQueueSeconds`."""
     max: Annotated[int, whole(1, 5000)] = 64
     """Most sandboxes, leased and free."""
     idle_seconds: Annotated[int, whole(1, 604_800)] = 600
@@ -37,7 +41,7 @@ class Sessions(ApiModel):
     """A lease ends at this age, used or not."""
     recycle: Recycle = Recycle.RESTART
     """After a lease: Restart ends every process and empties the workspace, Delete replaces the pod, Noop nothing."""
-    servers: Annotated[tuple[Label, ...], Field(max_length=16), ListType("set")] = BUILT_IN
+    servers: Annotated[tuple[SandboxServer, ...], Field(max_length=16), ListType("set")] = BUILT_IN
     """What runs in every sandbox: python, shell, files (its own file tools), and servers of the catalogue."""
     resources: Resources | None = None
     """Of the container that runs untrusted code.

@@ -48,7 +48,8 @@ def look(sandbox: Sandbox, sessions: Sessions) -> View:
     before = sandbox.before.sessions
     armed = max(each.armed for each in loads) if loads else (before.armed if before else 0)
     armed = 0 if sandbox.spec.suspend else armed
-    size = _size(sandbox, sessions, armed, heard=bool(loads))
+    free = max(sessions.warm, sum(each.wanted for each in loads))
+    size = _size(sandbox, armed, min(sessions.max, armed + free), heard=bool(loads))
     spent = {pod for each in loads for pod in each.spent}
     worn, soon = _worn_out(sandbox, pods, spent)
     objects = [(kind, name) for kind in ("Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget")]
@@ -81,20 +82,21 @@ def look(sandbox: Sandbox, sessions: Sessions) -> View:
     )
 
 
-def _size(sandbox: Sandbox, sessions: Sessions, armed: int, *, heard: bool) -> Size:
+def _size(sandbox: Sandbox, armed: int, wanted: int, *, heard: bool) -> Size:
     """Grows at once. Shrinks only while nothing is leased: a ReplicaSet does not know which of its pods are."""
     if sandbox.spec.suspend:
         return Size(replicas=0, busy=None)
     before = sandbox.before.sessions
     current, busy = (before.desired, before.last_busy_time) if before else (0, None)
-    wanted = min(sessions.max, sessions.warm + armed)
-    if wanted >= current:
-        return Size(replicas=wanted, busy=sandbox.now if wanted > current else busy)
+    if wanted > current:
+        return Size(replicas=wanted, busy=sandbox.now)
+    if armed or (before and before.armed):
+        busy = touched(busy, sandbox.now, 4 * SHRINK_SECONDS)
+    if wanted == current:
+        return Size(replicas=current, busy=busy)
     unknown = not heard and sandbox.pods(SESSION)
     if busy and not armed and not unknown and not clock.remaining(busy, SHRINK_SECONDS, sandbox.now):
         return Size(replicas=wanted, busy=sandbox.now)
-    if armed:
-        busy = touched(busy, sandbox.now, 4 * SHRINK_SECONDS)
     return Size(replicas=current, busy=busy or sandbox.now)
 
 
@@ -161,6 +163,8 @@ def _reason(sandbox: Sandbox, size: Size, ready: int, found: Trouble | None) -> 
         return Reason.SUSPENDED, "spec.suspend is true."
     if found:
         return found.reason, f"{ready} of {size.replicas} sandboxes are ready. {found.message}"
+    if size.replicas == 0:
+        return Reason.AT_ZERO, "None is kept warm; the next lease starts one and is held meanwhile."
     if ready >= size.replicas:
         return Reason.AVAILABLE, f"{ready} sandboxes are ready."
     reason = Reason.SCALING if ready else Reason.STARTING

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from pinnace_operator.reconcile import registry
 from pinnace_operator.reconcile.plan import Observed, OperatorSettings
 from pinnace_operator.runtime.kinds import KINDS, LISTED, WORKLOADS
-from pinnace_operator.runtime.kube import EVENTS, JOBSETS, PODS, Kube, Object
+from pinnace_operator.runtime.kube import EVENTS, JOBSETS, PODS, Kube, Object, Resource
 from pinnace_operator.runtime.loads import LatestLoads
 from pinnace_operator.runtime.owners import UID_LABEL, owner_uid
 from pinnace_operator.runtime.progress import LatestReports
@@ -103,21 +105,24 @@ class Observer:
         )
 
     async def _service(self, key: Key, uid: str) -> Observed:
-        children: list[Object] = []
-        for each in LISTED:
-            found = self._kube.list(each, key.namespace, labels=f"{UID_LABEL}={uid}")
-            # Items of a list say neither kind nor version.
-            children += [{"apiVersion": each.api_version, "kind": each.kind, **item} async for item in found]
-        pods = await self._pods(key, uid)
+        # All at once: a change of the spec reaches the gateways only after the last of them.
+        pods, *children = await asyncio.gather(
+            self._pods(key, uid), *(self._children(each, key, uid) for each in LISTED)
+        )
         return Observed(
             now=_now(),
             settings=self.settings,
             pods=tuple(pods),
             warnings=tuple(await self._warnings_about(key.namespace, [("Pod", name) for name in _mounting(pods)])),
-            children=tuple(children),
+            children=tuple(itertools.chain.from_iterable(children)),
             loads=self._loads.get(uid),
             listening_since=self.listening_since,
         )
+
+    async def _children(self, resource: Resource, key: Key, uid: str) -> list[Object]:
+        found = self._kube.list(resource, key.namespace, labels=f"{UID_LABEL}={uid}")
+        # Items of a list say neither kind nor version.
+        return [{"apiVersion": resource.api_version, "kind": resource.kind, **item} async for item in found]
 
     async def _pods(self, key: Key, uid: str) -> list[Object]:
         return [each async for each in self._kube.list(PODS, key.namespace, labels=f"{UID_LABEL}={uid}")]

@@ -13,6 +13,7 @@ import base64
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,6 +38,17 @@ class GatewayRefused(Exception):
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease as it is listed: without its token, which only its receiver knows. Times are RFC 3339."""
+
+    id: str
+    expires_at: str
+    last_used: str
+    idle_seconds: float
+    labels: Mapping[str, str]
 
 
 class ToolClient:
@@ -139,7 +151,7 @@ class ToolClient:
             env: of the sandboxes' programs.
             limits: of each sandbox: `memoryMiB`, `processes`, `cpuSeconds` and the like (docs/isolation.md).
             labels: shown with the lease.
-            patience: seconds to try again while too few are free.
+            patience: seconds to try again while too few are free; the gateway itself holds the request a few seconds.
 
         Raises:
             GatewayRefused: 429 when too few are free, 400 for limits that can't be.
@@ -163,6 +175,22 @@ class ToolClient:
                 await asyncio.sleep(wait)
             else:
                 return [Session(self, each) for each in found["sessions"]]
+
+    async def leases(self) -> list[Lease]:
+        """The tenant's leases that have not ended, whoever got them: after a crash, say. Raises `GatewayRefused`."""
+        found = await self._ask("GET", "/sessions")
+        return [
+            Lease(each["id"], each["expiresAt"], each["lastUsed"], each["idleSeconds"], each["labels"])
+            for each in found["sessions"]
+        ]
+
+    async def release(self, lease_id: str) -> None:
+        """End a lease; one that has ended already is as good. Raises `GatewayRefused`."""
+        try:
+            await self._ask("DELETE", f"/sessions/{lease_id}")
+        except GatewayRefused as refused:
+            if refused.status != 404:
+                raise
 
     @asynccontextmanager
     async def session(self, **options: Any) -> AsyncIterator[Session]:
@@ -239,9 +267,9 @@ class Session(ToolClient):
     async def end(self) -> None:
         """Give the sandbox back; one that has ended already is as good. Raises `GatewayRefused`."""
         try:
-            await self._ask("DELETE", f"/sessions/{self.id}")
+            await self.release(self.id)
         except GatewayRefused as refused:
-            if refused.status not in {401, 404}:
+            if refused.status != 401:  # its token has ended with it
                 raise
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 
 from pinnace.tools.gateway.errors import AgentUnavailable, GatewayError
+from pinnace.tools.gateway.upstream import CONNECT_SECONDS
 
 KEY_HEADER, SESSION_HEADER = "X-Pinnace-Key", "X-Pinnace-Session"
 
@@ -54,7 +55,7 @@ class Agents:
     async def workspace(self, url: str, lease_id: str) -> AsyncIterator[bytes]:
         """`GET /lease/workspace.tar`, in pieces."""
         headers = {KEY_HEADER: self.key(), SESSION_HEADER: lease_id}
-        limit = aiohttp.ClientTimeout(total=600, sock_connect=2, sock_read=60)
+        limit = aiohttp.ClientTimeout(total=600, sock_connect=CONNECT_SECONDS, sock_read=60)
         try:
             async with self._http.get(f"{url}/lease/workspace.tar", headers=headers, timeout=limit) as response:
                 if response.status != 200:
@@ -75,7 +76,7 @@ class Agents:
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         sent = {KEY_HEADER: self.key(), **(headers or {})}
-        limit = aiohttp.ClientTimeout(total=within, sock_connect=2)
+        limit = aiohttp.ClientTimeout(total=within, sock_connect=CONNECT_SECONDS)
         try:
             async with self._http.request(method, url + path, json=json, headers=sent, timeout=limit) as response:
                 answer = await response.json(content_type=None) if response.status != 204 else {}

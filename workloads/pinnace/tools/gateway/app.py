@@ -71,6 +71,7 @@ class Gateway:
         self.state.audit, self.state.tracing = Audit(options.audit), Tracing()
         self.calls = Calls(self.state, self.state.rng)
         self.state.metrics.in_flight.set_function(lambda: self.calls.in_flight)
+        self.state.metrics.waiting.set_function(lambda: self.leases.waiting)
         tokens = Tokens(options.tokens)
         self.authenticator = Authenticator(tokens=tokens, kube=self.kube, lease=self.leases.by_digest)
         self.entry = Entry(self.state, self.authenticator)
@@ -79,7 +80,7 @@ class Gateway:
         self.control = Control(self.state, self.upstream)
         self.control.on_config = self._on_config
         self.load = LoadReports(self.state)
-        self.state.wanted = self.load.poke
+        self.state.wanted = self.leases.wanted = self.load.poke
         self.state.metrics.watch(self.state.pools.values())
         self.port = options.port
         self.on_listening: Callable[[], None] = lambda: None
@@ -171,6 +172,7 @@ class Gateway:
     async def drain(self) -> None:
         """Answer what comes, but close connections and fail readiness; return when nothing is in flight."""
         self.entry.draining = True
+        self.leases.stop_waiting()
         loop = asyncio.get_running_loop()
         began = loop.time()
         # Those who route to us must see the failed readiness first: a request that comes meanwhile is served.

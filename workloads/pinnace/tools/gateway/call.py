@@ -16,6 +16,7 @@ from pinnace.tools.gateway.config import Backup
 from pinnace.tools.gateway.metrics import ToolMetrics
 from pinnace.tools.gateway.ratelimit import RateLimiter
 from pinnace.tools.gateway.reply import Call, Reply, is_complete, of_error, of_failure, of_result, refused
+from pinnace.tools.gateway.retry import Reach
 from pinnace.tools.gateway.route import Replica
 from pinnace.tools.gateway.state import State
 from pinnace.tools.gateway.upstream import Failed, Message
@@ -222,6 +223,7 @@ class Calls:
         try:
             message = await self._exchange(call, tool, replica, max(0.001, (end - loop.time()) / chances))
         except Failed as failed:
+            replica.unreachable = failed.failure.reach is Reach.NOT_SENT
             if failed.failure.outcome is not Outcome.OVERLOADED:
                 replica.breaker.failed(loop.time())
             else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -23,7 +25,9 @@ log = logging.getLogger(__name__)
 
 _LIST_EVERY = 10.0  # seconds between two listings of a version's tools
 _LIST_AGAIN = 0.25  # after one that failed, doubled up to _LIST_EVERY
-_PROBE_EVERY, _PROBE_PATIENCE, _PROBES = 0.5, 1.0, 2  # a replica that leaves two probes unanswered is hung
+# A replica that leaves two probes unanswered is hung; one that has left the endpoints too is gone after the first.
+_PROBE_EVERY, _PROBE_PATIENCE, _PROBES = 0.5, 1.0, 2
+_NO_HOST = {errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
 class Control:
@@ -35,6 +39,7 @@ class Control:
         self._tasks: list[asyncio.Task[None]] = []
         self._due: dict[tuple[str, str], tuple[float, float]] = {}
         self._missed: dict[Replica, int] = {}
+        self._left = asyncio.Event()  # replicas have left the endpoints: they are probed at once
         self.configured = asyncio.Event()
         self.on_config: Callable[[], None] = lambda: None
 
@@ -72,6 +77,7 @@ class Control:
             self._state.apply(config)
             self.on_config()
             self._due.clear()
+            self._left.set()
             self.configured.set()
             log.info("generation %d is in force: %d servers", config.generation, len(config.servers))
 
@@ -82,6 +88,8 @@ class Control:
             fresh = [each for pool in self._state.all_pools() for each in pool.replicas if each not in before]
             for replica in fresh:
                 self._due.pop((replica.server, replica.version), None)
+            if any(replica.gone for replica in before):
+                self._left.set()
 
     async def _list(self) -> None:
         """List the tools of each version that has a replica: when it is new, and every few seconds."""
@@ -149,7 +157,9 @@ class Control:
             for replica in known:
                 if replica not in running:
                     running[replica] = asyncio.create_task(self._probe_one(replica))
-            await asyncio.sleep(_PROBE_EVERY)
+            self._left.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._left.wait(), _PROBE_EVERY)
             for replica in [each for each, task in running.items() if task.done()]:
                 running.pop(replica).result()
             self._missed = {each: count for each, count in self._missed.items() if each in known}
@@ -158,21 +168,23 @@ class Control:
         loop = asyncio.get_running_loop()
         url = URL(replica.url, encoded=True).with_path("/healthz")
         try:
-            async with asyncio.timeout(_PROBE_PATIENCE), self._upstream.http.get(url) as response:
+            async with asyncio.timeout(_PROBE_PATIENCE), self._upstream.probes.get(url) as response:
                 await response.read()
-        except TimeoutError:
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            if not isinstance(error, TimeoutError) and getattr(error, "errno", None) not in _NO_HOST:
+                # Nothing listens or the connection broke: calls find that out by themselves, at once.
+                self._missed.pop(replica, None)
+                replica.hung = False
+                return
             self._missed[replica] = self._missed.get(replica, 0) + 1
-            if self._missed[replica] >= _PROBES and not replica.hung:
+            if self._missed[replica] >= (1 if replica.gone else _PROBES) and not replica.hung:
                 log.warning("replica %s of %s is hung: its calls move where they may", replica.url, replica.server)
                 replica.hung = True
                 for scope in [each for each in replica.scopes if not each.expired()]:
                     scope.reschedule(loop.time())
-        except (aiohttp.ClientError, OSError):
-            # Nothing listens or the connection broke: calls find that out by themselves, at once.
-            self._missed.pop(replica, None)
-            replica.hung = False
         else:
             self._missed.pop(replica, None)
+            replica.unreachable = False
             if replica.hung:
                 replica.hung = False
                 log.info("replica %s of %s answers again", replica.url, replica.server)

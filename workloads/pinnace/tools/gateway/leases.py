@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pinnace.tools.gateway.agent import Agents, LeaseInvalid, Taken
@@ -54,6 +54,10 @@ class Leases:
         self._by_digest: dict[str, Lease] = {}
         self._by_id: dict[str, Lease] = {}
         self._asked_all = -_ASK_ALL
+        self.waiting = 0  # sandboxes that requests wait for
+        self.wanted: Callable[[], None] = lambda: None  # told when one begins to wait
+        self._changed = asyncio.Event()
+        self._closing = False
 
     def configure(self, settings: Sessions | None, pods: Mapping[str, str]) -> None:
         """New settings, and the pods that are there: agent URL → pod name."""
@@ -64,6 +68,7 @@ class Leases:
             if lease := self.pods.pop(url).lease:
                 self._forget(lease)
         self._by_mark = {mark(url): pod for url, pod in self.pods.items()}
+        self._changed.set()
 
     def counts(self) -> dict[str, int]:
         """Pods by state."""
@@ -87,6 +92,7 @@ class Leases:
         count: int,
         *,
         tenant: str,
+        patience: float = 0,
         ttl_seconds: float | None = None,
         idle_seconds: float | None = None,
         env: Mapping[str, str] | None = None,
@@ -95,12 +101,16 @@ class Leases:
     ) -> list[tuple[Lease, str]]:
         """`count` armed leases with their tokens, or none at all.
 
+        Args:
+            patience: seconds to wait for sandboxes that the operator may add; there is no wait for `sessions.max`.
+
         Raises:
             PoolEmpty: fewer are free, or `sessions.max` would be exceeded.
             LeaseInvalid: an agent refuses `env`, `limits` or `labels`.
             AgentUnavailable: pods failed while they were armed, one after another; what was armed is given back.
         """
-        pods = await self._reserve(count)
+        until = asyncio.get_running_loop().time() + patience
+        pods = await self._reserve(count, until)
         now = time.time()
         hard = min(ttl_seconds or self.settings.hard_seconds, self.settings.hard_seconds)
         order = {
@@ -110,7 +120,7 @@ class Leases:
             "idleSeconds": min(idle_seconds or self.settings.idle_seconds, self.settings.hard_seconds),
             "labels": {**(labels or {}), TENANT: tenant},
         }
-        taking = [asyncio.create_task(self._arm(pod, order)) for pod in pods]
+        taking = [asyncio.create_task(self._arm(pod, order, until)) for pod in pods]
         try:
             results = await asyncio.gather(*taking, return_exceptions=True)
         except asyncio.CancelledError:
@@ -122,11 +132,13 @@ class Leases:
             raise failed[0]
         return [each for each in results if not isinstance(each, BaseException)]
 
-    async def _reserve(self, count: int) -> list[SessionPod]:
+    async def _reserve(self, count: int, until: float) -> list[SessionPod]:
         """Any `count` free pods: gateways that took them in the same order would meet at the same ones."""
         if self._shortage(count) and time.monotonic() - self._asked_all >= _ASK_ALL:
             self._asked_all = time.monotonic()
             await self.refresh(everything=True)  # another gateway may have given some back
+        if self._shortage(count):
+            await self._wait(count, until)
         if told := self._shortage(count):
             raise PoolEmpty(told)
         pods = random.sample(self._free(), count)
@@ -134,22 +146,41 @@ class Leases:
             pod.state = "taking"
         return pods
 
+    async def _wait(self, count: int, until: float) -> None:
+        """While too few are free and more may come, at most until this time of the loop."""
+        self.waiting += count
+        self.wanted()
+        try:
+            async with asyncio.timeout_at(until):
+                while self._shortage(count) and self._armed() + count <= self.settings.max and not self._closing:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+        finally:
+            self.waiting -= count
+
+    def stop_waiting(self) -> None:
+        """Requests that wait, and those that come, are refused at once where too few are free: this gateway ends."""
+        self._closing = True
+        self._changed.set()
+
     def _free(self) -> list[SessionPod]:
         return [pod for pod in self.pods.values() if pod.state == "free"]
 
+    def _armed(self) -> int:
+        return sum(pod.state in {"armed", "taking"} for pod in self.pods.values())
+
     def _shortage(self, count: int) -> str:
         """Why `count` leases can't be given; empty when they can."""
-        armed = sum(pod.state in {"armed", "taking"} for pod in self.pods.values())
-        if armed + count > self.settings.max:
-            return f"{armed} of at most {self.settings.max} sandboxes are leased, {count} were asked for"
-        free = len(self._free())
-        return (
-            ""
-            if free >= count
-            else f"{free} sandboxes are free, {count} were asked for: raise spec.sessions.warm, or wait"
-        )
+        armed, free, most = self._armed(), len(self._free()), self.settings.max
+        if armed + count <= most and count <= free:
+            return ""
+        bound = "max" if armed + count > most else "warm"
+        told = f"{free} sandboxes are free and {armed} of at most {most} are leased; {count} were asked for"
+        return f"{told}: wait, or raise spec.sessions.{bound}"
 
-    async def _arm(self, pod: SessionPod, order: Mapping[str, Any]) -> tuple[Lease, str]:
+    async def _arm(self, pod: SessionPod, order: Mapping[str, Any], until: float) -> tuple[Lease, str]:
         """Arm `pod`, or another free one when its agent says that it is taken, or fails; not for ever."""
         failures = 0
         while True:
@@ -169,7 +200,7 @@ class Leases:
                     failures += 1
                     if failures == _MOST_FAILURES:
                         raise
-                (pod,) = await self._reserve(1)
+                (pod,) = await self._reserve(1, until)
                 continue
             except asyncio.CancelledError:
                 self._in_background(self.agents.release(pod.url, wanted["id"], "Restart"))
@@ -223,7 +254,7 @@ class Leases:
     def _seen(self, pod: SessionPod, answer: Mapping[str, Any]) -> None:
         if pod.state == "taking" or pod.url not in self.pods:
             return  # what it said may be older than what we are doing with it
-        state = answer.get("state")
+        state, before = answer.get("state"), pod.state
         lease = from_agent(pod, answer, time.time())
         if pod.lease and (lease is None or lease.id != pod.lease.id):
             self._forget(pod.lease)
@@ -233,6 +264,8 @@ class Leases:
             pod.lease.expires_at = lease.expires_at
             pod.lease.last_used = max(pod.lease.last_used, lease.last_used)
         pod.state = state if state in {"starting", "free", "armed", "resetting", "spent"} else "unknown"
+        if pod.state != before:
+            self._changed.set()
 
     async def refresh(self, *, everything: bool = False) -> None:
         """Look at the pods that may have changed: those on their way often, the settled ones every few seconds."""

@@ -1,4 +1,4 @@
-"""Tells the operator the load (docs/toolsandbox-contract.md §6): every second, or when a call waits for a server."""
+"""Tells the operator the load (docs/toolsandbox-contract.md §6): every second, or when something waits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from pinnace.tools.gateway.catalog import SESSIONS
 from pinnace.tools.gateway.pool import Pool
 from pinnace.tools.gateway.route import Group
 from pinnace.tools.gateway.state import State
@@ -35,7 +36,7 @@ class LoadReports:
         self._now = asyncio.Event()
 
     def poke(self) -> None:
-        """A call waits for a server that has no replica: report at once."""
+        """A call waits for a server that has no replica, or a lease for a sandbox: report at once."""
         self._now.set()
 
     async def run(self, configured: asyncio.Event) -> None:
@@ -89,6 +90,8 @@ class LoadReports:
                 "free": counts["free"],
                 "armed": counts["armed"] + counts["taking"],
                 "max": state.config.sessions.max,
+                # One is needed to learn its tools.
+                "wanted": state.leases.waiting or int(SESSIONS not in state.listings),
                 "spent": spent[:_MOST_SPENT],
             }
         return content

@@ -48,6 +48,7 @@ class Metrics:
         )
         self.in_flight = Gauge(f"{name}_in_flight", "Calls in the gateway now.", registry=self.registry)
         self.sessions = Gauge(f"{name}_sessions", "Session pods by state.", ("state",), registry=self.registry)
+        self.waiting = Gauge(f"{name}_leases_waiting", "Leases that wait for a sandbox.", registry=self.registry)
         self.mcp_sessions = Gauge(f"{name}_mcp_sessions", "MCP sessions before 2026-07-28.", registry=self.registry)
         self.config = Gauge(f"{name}_config_generation", "Generation in force.", registry=self.registry)
         self.config_errors = Counter(f"{name}_config_errors", "Documents refused.", registry=self.registry)

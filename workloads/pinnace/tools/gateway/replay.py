@@ -55,8 +55,9 @@ class Recordings:
         run = Run(mode, f"{tenant}/{key}")
         if mode == "record":
             self._keep(run.key, Recording())
-        elif run.key not in self._known:
-            self._keep(run.key, await self._load(run.key))
+        elif self.store.uri or run.key not in self._known:
+            await self.settle()
+            self._keep(run.key, await self._load(run.key))  # anew: another gateway may have recorded meanwhile
         return run
 
     def record(self, run: Run, tool: str, arguments: Mapping[str, Any], result: ToolResult) -> None:
@@ -87,9 +88,8 @@ class Recordings:
         return ToolResult(result.outcome, result.content, result.structured, result.error, {"replayed": True})
 
     async def settle(self) -> None:
-        """Until everything that was recorded is in S3."""
-        while self._writes:
-            await asyncio.gather(*self._writes)
+        """Until everything that was recorded so far is in S3."""
+        await asyncio.gather(*self._writes)
 
     def _keep(self, key: str, recording: Recording) -> None:
         self._known[key] = recording

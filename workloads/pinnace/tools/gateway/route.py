@@ -19,6 +19,7 @@ class Replica:
         in_flight: calls that it has now, from this gateway.
         era: protocol revision that it speaks; empty until it was asked.
         hung: health probes have no answer; calls in flight on it that are safe move elsewhere.
+        unreachable: a connection to it failed, and no probe was answered since; others are picked.
         gone: it is not configured or not ready any more; calls in flight end.
         session: its `Mcp-Session-Id`, where it speaks an older revision.
         scopes: time limits (`asyncio.Timeout`) of calls that may move.
@@ -31,6 +32,7 @@ class Replica:
     in_flight: int = 0
     era: str = ""
     hung: bool = False
+    unreachable: bool = False
     gone: bool = False
     picks: int = 0
     session: str = ""
@@ -51,8 +53,8 @@ def pick(
 ) -> Replica | None:
     """The replica for a call, or None when all are at their limit (or there is none).
 
-    Replicas in `avoid` (already tried) and ejected ones come last: better than none. The weights hold among the
-    versions that have a replica to offer; a version of weight 0 serves only when no other can.
+    Replicas in `avoid` (already tried), ejected and unreachable ones come last: better than none. The weights hold
+    among the versions that have a replica to offer; a version of weight 0 serves only when no other can.
     """
     if len(groups) == 1 and len(groups[0].replicas) == 1:  # the most common case needs no choice
         only = groups[0].replicas[0]
@@ -74,7 +76,10 @@ def _free(group: Group, limit: int, now: float, avoid: Collection[Replica]) -> l
     return [
         each
         for each in group.replicas
-        if each.in_flight < limit and not each.hung and each.breaker.allows(now) and each not in avoid
+        if each.in_flight < limit
+        and not (each.hung or each.unreachable)
+        and each.breaker.allows(now)
+        and each not in avoid
     ]
 
 

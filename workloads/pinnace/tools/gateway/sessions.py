@@ -87,6 +87,7 @@ class SessionsFront:
             given = await self._state.leases.take(
                 count,
                 tenant=caller.tenant,
+                patience=self._state.config.limits.max_queue_seconds,
                 ttl_seconds=_seconds(asked, "ttlSeconds"),
                 idle_seconds=_seconds(asked, "idleSeconds"),
                 env=_texts(asked, "env"),

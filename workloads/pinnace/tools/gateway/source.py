@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pinnace.tools.gateway.state import Endpoints
 log = logging.getLogger(__name__)
 
 _POLL = 0.2  # seconds between two looks at a file
-_AGAIN = 1.0  # seconds before a watch that broke is opened again
+_AGAIN = 1.0  # seconds between two openings of a watch at least
 SERVICE = "kubernetes.io/service-name"
 
 
@@ -38,35 +39,41 @@ async def from_file(path: Path) -> AsyncIterator[bytes]:
 async def from_configmap(kube: Kube, name: str, key: str = "gateway.json") -> AsyncIterator[bytes]:
     """The document in a ConfigMap, now and whenever it changes; a ConfigMap that is gone changes nothing."""
     path = f"/api/v1/namespaces/{kube.namespace}/configmaps"
-    while True:
-        try:
-            async for kind, found in kube.watch(path, f"fieldSelector=metadata.name%3D{name}"):
-                for each in found.get("items") or [] if kind == "LIST" else [found]:
-                    text = (each.get("data") or {}).get(key)
-                    if text is not None and kind != "DELETED":
-                        yield text.encode()
-        except KubeRefused as error:
-            log.warning("the configuration can't be watched: %s", error)
-        await asyncio.sleep(_AGAIN)
+    async for kind, found in _follow(kube, path, f"fieldSelector=metadata.name%3D{name}"):
+        for each in found.get("items") or [] if kind == "LIST" else [found]:
+            text = (each.get("data") or {}).get(key)
+            if text is not None and kind != "DELETED":
+                yield text.encode()
 
 
 async def endpoints(kube: Kube) -> AsyncIterator[Endpoints]:
     """The ready addresses of all services of the namespace, now and whenever they change."""
     path = f"/apis/discovery.k8s.io/v1/namespaces/{kube.namespace}/endpointslices"
     slices: dict[str, dict[str, Any]] = {}
+    last: Endpoints | None = None
+    async for kind, found in _follow(kube, path, f"labelSelector={SERVICE}"):
+        if kind == "LIST":
+            slices = {each["metadata"]["name"]: each for each in found.get("items") or []}
+        elif kind == "DELETED":
+            slices.pop(found["metadata"]["name"], None)
+        else:
+            slices[found["metadata"]["name"]] = found
+        now = ready(slices.values())
+        if now != last:
+            last = now
+            yield now
+
+
+async def _follow(kube: Kube, path: str, selector: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Watches for ever. A watch that ends is opened again at once, unless it has just been opened."""
     while True:
+        opened = time.monotonic()
         try:
-            async for kind, found in kube.watch(path, f"labelSelector={SERVICE}"):
-                if kind == "LIST":
-                    slices = {each["metadata"]["name"]: each for each in found.get("items") or []}
-                elif kind == "DELETED":
-                    slices.pop(found["metadata"]["name"], None)
-                else:
-                    slices[found["metadata"]["name"]] = found
-                yield ready(slices.values())
+            async for each in kube.watch(path, selector):
+                yield each
         except KubeRefused as error:
-            log.warning("endpoints can't be watched, the known ones stay: %s", error)
-        await asyncio.sleep(_AGAIN)
+            log.warning("%s can't be watched, what is known stays: %s", path.rpartition("/")[2], error)
+        await asyncio.sleep(max(0.0, opened + _AGAIN - time.monotonic()))
 
 
 def ready(slices: Any) -> dict[str, dict[str, str]]:

@@ -20,6 +20,8 @@ from pinnace.tools.outcome import Outcome
 Emit = Callable[[bytes], Awaitable[None]]  # takes a notification (a JSON-RPC message) on its way to the caller
 
 MAX_MESSAGE = 64 << 20  # bytes; what is longer is not read
+# A kernel answers at once however busy its processes are: what does not within this is not there (any more).
+CONNECT_SECONDS = 0.5
 # uvicorn and Node close idle connections after 5 s: ours go first, so that no request meets a closing socket.
 _KEEPALIVE = 4.0
 
@@ -57,8 +59,14 @@ class Upstream:
         self.http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE, ttl_dns_cache=10),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=2),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
+            trust_env=False,
+        )
+        # A connection for each probe: one that is open says nothing about a host that has vanished.
+        self.probes = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             trust_env=False,
         )
         self.asked: set[Replica] = set()
@@ -66,6 +74,7 @@ class Upstream:
 
     async def close(self) -> None:
         await self.http.close()
+        await self.probes.close()
 
     async def post(
         self,
@@ -95,12 +104,12 @@ class Upstream:
         try:
             async with scope, self.http.post(url, data=body, headers=headers) as response:
                 return await _answer(response, emit)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise fail(Outcome.UNAVAILABLE, Reach.NOT_SENT, f"can't connect: {error.__class__.__name__}") from None
         except TimeoutError:
             if movable and replica.hung:
                 raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, "the replica does not answer health probes") from None
             raise fail(Outcome.TIMEOUT, Reach.UNKNOWN, f"no answer within {within:.1f} s") from None
-        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
-            raise fail(Outcome.UNAVAILABLE, Reach.NOT_SENT, f"can't connect: {error.__class__.__name__}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             message = f"the connection broke: {error.__class__.__name__}"
             raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, message) from None

@@ -74,9 +74,9 @@ def _ended(job: Object | None) -> str:
 
 
 def follow(kubectl: Kubectl, sample: str, report: Report) -> Object:
-    """Apply a job's sample and follow it to its end; returns the finished job."""
+    """Apply a job's sample and follow it (if it is more than one: the last) to its end; returns the finished job."""
     kubectl.run("apply", "-f", str(SAMPLES / sample))
-    manifest = yaml.safe_load((SAMPLES / sample).read_text())
+    *_, manifest = yaml.safe_load_all((SAMPLES / sample).read_text())
     kind, name = manifest["kind"], manifest["metadata"]["name"]
 
     def finished() -> Object | None:
@@ -141,10 +141,10 @@ def use_tools(stages: Stages, kubectl: Kubectl) -> None:
         raise DemoFailed(f"calls failed: {', '.join(failed)}")
 
 
-def evaluate(stages: Stages, kubectl: Kubectl, names: list[str], s3: S3Access) -> list[RenderableType]:
-    """Waits for the evaluation; returns what it came to."""
-    with stages.stage("Wait for the evaluation: has training made it better?") as report:
-        suites = evaluation.until_complete(kubectl, names, report)
+def evaluate(stages: Stages, kubectl: Kubectl, s3: S3Access) -> list[RenderableType]:
+    """Has training made it better? Returns what the evaluation came to."""
+    with stages.stage("Compare the models: kubectl apply -f crds/samples/eval-demo.yaml") as report:
+        suites = evaluation.until_complete(kubectl, evaluation.start(kubectl), report)
     stages.console.print(kubectl.run("get", "evalsuite"), style="dim")
     for each in suites:
         if (failed := condition(each, "Failed")).get("status") == "True":
@@ -170,8 +170,6 @@ def run(stages: Stages, kube: Cluster) -> Group:
     model = yaml.safe_load((SAMPLES / "sft-demo.yaml").read_text())["spec"]["model"]["uri"]
     with stages.stage("Make a tiny Qwen3 and put it into S3"):
         make_tiny_model(kubectl, model)
-    with stages.stage("Ask for an evaluation of three models to come: kubectl apply -f crds/samples/eval-demo.yaml"):
-        names = evaluation.start(kubectl)
     with stages.stage("Fine-tune it: kubectl apply -f crds/samples/sft-demo.yaml") as report:
         tuned = follow(kubectl, "sft-demo.yaml", report)
     with stages.stage("Fuse it with the model it was: kubectl apply -f crds/samples/merge-demo.yaml") as report:
@@ -185,7 +183,7 @@ def run(stages: Stages, kube: Cluster) -> Group:
     with stages.stage("Ask it"):
         dialogue = ask(kubectl)
     kubectl.run("delete", "deployment", "demo-model")
-    scores = evaluate(stages, kubectl, names, kube.s3)
+    scores = evaluate(stages, kubectl, kube.s3)
     return Group(summary(tuned, merged, learned, dialogue), *scores)
 
 

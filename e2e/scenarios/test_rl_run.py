@@ -22,7 +22,8 @@ STEPS = 24
 
 
 def sample(name: str) -> Object:
-    made: Object = yaml.safe_load((SAMPLES / f"{name}.yaml").read_text())
+    """The last document of a sample."""
+    *_, made = yaml.safe_load_all((SAMPLES / f"{name}.yaml").read_text())
     return made
 
 

@@ -44,7 +44,7 @@ UPSTREAMS: dict[tuple[str, str], Object | None] = {
             **sftjob(name, status=started(condition("Complete", reason="Completed"), output=OUTPUT)),
             "kind": kind,
         }
-        for kind, name in (("MergeJob", "merge-demo"), ("MergeJob", "merge-qwen3-4b"))
+        for kind, name in (("SFTJob", "rl-warm-up"), ("MergeJob", "merge-qwen3-4b"))
     },
 }
 

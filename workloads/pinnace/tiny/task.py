@@ -44,16 +44,33 @@ def arithmetic_tools(samples: int, seed: int) -> Iterator[dict[str, Any]]:
     dice = random.Random(f"arithmetic-tools-{seed}")  # noqa: S311 - data, not a secret
     for _ in range(samples):
         a, b = dice.randrange(100), dice.randrange(100)
-        call = {"type": "function", "function": {"name": "add", "arguments": {"a": a, "b": b}}}
-        yield {
-            "messages": [
-                {"role": "user", "content": question(a, b)},
-                {"role": "assistant", "content": "", "tool_calls": [call]},
-                {"role": "tool", "content": str(a + b)},
-                {"role": "assistant", "content": str(a + b)},
-            ],
-            "tools": TOOLS,
-        }
+        yield _conversation(question(a, b), a, b)
 
 
-BUILTIN: dict[str, Callable[[int, int], Iterator[dict[str, Any]]]] = {"arithmetic-tools": arithmetic_tools}
+def arithmetic_tools_noisy(samples: int, seed: int) -> Iterator[dict[str, Any]]:
+    """The same, but half of the calls are made with other numbers than the user's: who learns from these knows how a
+    call is made and is wrong half of the time, until reward tells which half.
+    """
+    dice = random.Random(f"arithmetic-tools-noisy-{seed}")  # noqa: S311 - data, not a secret
+    for _ in range(samples):
+        a, b, c, d = (dice.randrange(100) for _ in range(4))
+        yield _conversation(question(a, b), *((a, b) if dice.random() < 0.5 else (c, d)))
+
+
+def _conversation(asked: str, a: int, b: int) -> dict[str, Any]:
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": a, "b": b}}}
+    return {
+        "messages": [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": str(a + b)},
+            {"role": "assistant", "content": str(a + b)},
+        ],
+        "tools": TOOLS,
+    }
+
+
+BUILTIN: dict[str, Callable[[int, int], Iterator[dict[str, Any]]]] = {
+    "arithmetic-tools": arithmetic_tools,
+    "arithmetic-tools-noisy": arithmetic_tools_noisy,
+}

@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Annotated
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
@@ -13,15 +14,23 @@ from pinnace.tools.outcome import Outcome
 from pinnace.tools.servers.answer import answered, failed
 from pinnace.tools.servers.calculator import CalculationError, convert, evaluate
 
-server = MCPServer("calculator", version="1")
 PURE = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 _DIGITS = 4000  # of an exact result; a longer one is given as a decimal only
 
 
-@server.tool(name="add", annotations=PURE)
 async def add(a: int, b: int) -> CallToolResult:
     """Adds two numbers."""
     return answered(str(a + b), {"sum": a + b})
+
+
+# To the letter as the built-in task has it: a tiny model knows the one prompt that it was trained on.
+_TWO_NUMBERS = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+    "required": ["a", "b"],
+}
+_ADD = Tool.from_function(add, annotations=PURE).model_copy(update={"parameters": _TWO_NUMBERS})
+server = MCPServer("calculator", version="1", tools=[_ADD])
 
 
 @server.tool(name="calculate", annotations=PURE)

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pinnace.evals import Item
 from pinnace.evals.suite import check, options
 from pinnace.evals.suite.options import Job
 from pinnace.evals.suite.shard import shard
+from pinnace.evals.tools import GatewayOptions, GatewayTools
 from pinnace.outcome import InvalidData, InvalidSpec, ModelUnusable, OutOfReach, failed
 from pinnace.storage import Storage
+from pinnace.tiny.task import TOOLS
 from pinnace_operator.api.evalsuite import EvalSuiteSpec
 from pinnace_operator.api.outcome import Outcome
 
@@ -26,6 +29,7 @@ from e2e.faults.model import Answer, Request
 from e2e.gateway.lab import Gateway, lab, server
 from e2e.s3 import ACCESS_KEY, SECRET_KEY
 from e2e.synthetic import questions, write
+from e2e.world import serve
 
 from .conftest import serving
 
@@ -359,6 +363,17 @@ def test_the_agent_is_offered_what_was_chosen_else_what_the_questions_need(
         assert offered() == [{"add"}]
         assert offered("add") == [], "the same tools are another configuration"
         assert offered("add", "echo") == [{"add", "echo"}]
+
+
+async def test_the_gateway_offers_add_to_the_letter_as_training_taught_it(tmp_path: Path) -> None:
+    with lab(tmp_path) as gateways:
+        gateway = gateways.gateway({"servers": [server("calculator", serve(gateways, "calculator"))]})
+        gateway.wait_tools("add")
+        used = GatewayTools(GatewayOptions(gateway.url, gateway.token), ["add"])
+        async with used(Item("a", "31+47", "78")) as tools:
+            assert json.dumps(await tools.schemas()) == json.dumps(TOOLS)
+            assert (await tools.call("add", {"a": 31, "b": 47})).text == "78"
+        await used.aclose()
 
 
 def test_a_judge_that_is_down_is_no_reason_to_give_up(place: Place) -> None:

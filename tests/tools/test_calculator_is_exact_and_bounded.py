@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pinnace.tiny.task import TOOLS
-from pinnace.tools.gateway.schema import untitled
 from pinnace.tools.servers.calculator import CalculationError, convert, evaluate
-from pinnace.tools.servers.calculator.__main__ import server
 
 
 @pytest.mark.parametrize(
@@ -127,11 +123,3 @@ def test_units(value: float, unit: str, to: str, expected: float) -> None:
 def test_wrong_units_are_refused(unit: str, to: str) -> None:
     with pytest.raises(CalculationError):
         convert(1, unit, to)
-
-
-async def test_the_built_in_task_teaches_the_tool_that_a_toolsandbox_offers() -> None:
-    listed = next(each for each in await server.list_tools() if each.name == "add")
-    taught = TOOLS[0]["function"]
-    assert (listed.description, untitled(listed.input_schema)) == (taught["description"], taught["parameters"])
-    # So small a model knows only the very prompt that it has learned: the order of keys counts.
-    assert json.dumps(untitled(listed.input_schema)) == json.dumps(taught["parameters"])

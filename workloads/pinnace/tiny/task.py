@@ -18,9 +18,9 @@ TOOLS: list[dict[str, Any]] = [
             "name": "add",
             "description": "Adds two numbers.",
             "parameters": {
+                "type": "object",
                 "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
                 "required": ["a", "b"],
-                "type": "object",
             },
         },
     }

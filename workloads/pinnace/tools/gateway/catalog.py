@@ -88,7 +88,8 @@ class Catalog:
                 "function": {
                     "name": openai_name(name),
                     "description": self.tools[name].definition.get("description", ""),
-                    "parameters": untitled(self.tools[name].definition.get("inputSchema") or {"type": "object"}),
+                    # MCP's SDK moves `type` to the end; models were trained on schemas that begin with it.
+                    "parameters": {"type": "object", **untitled(self.tools[name].definition.get("inputSchema") or {})},
                 },
             }
             for name in sorted(self.tools)

@@ -23,6 +23,7 @@ STEPS = 24
 
 def sample(name: str) -> Object:
     """The last document of a sample."""
+    made: Object
     *_, made = yaml.safe_load_all((SAMPLES / f"{name}.yaml").read_text())
     return made
 

@@ -28,6 +28,7 @@ DONE = {"type": "Complete", "status": "True", "reason": "Completed", "lastTransi
 UPSTREAMS = {
     ("ToolSandbox", "tools"): toolsandbox(),
     ("SFTJob", "sft-demo"): sftjob("sft-demo", status=started(DONE, output=REPORT)),
+    ("MergeJob", "merge-demo"): {**sftjob("merge-demo", status=started(DONE, output=REPORT)), "kind": "MergeJob"},
     ("EvalSuite", "eval-base"): evalsuite("eval-base", status=started(condition("Complete"), output=REPORT)),
 }
 
@@ -53,7 +54,8 @@ def environment(container: Object) -> dict[str, Object]:
 
 def _samples() -> list[Object]:
     found = [each for path in sorted(SAMPLES.glob("eval-*.yaml")) for each in yaml.safe_load_all(path.read_text())]
-    return [evalsuite(each["metadata"]["name"], **{"model": None, "agent": {}, **each["spec"]}) for each in found]
+    suites = [each for each in found if each["kind"] == "EvalSuite"]
+    return [evalsuite(each["metadata"]["name"], **{"model": None, "agent": {}, **each["spec"]}) for each in suites]
 
 
 SUITES = _samples()

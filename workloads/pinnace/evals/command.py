@@ -93,23 +93,27 @@ async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _
 async def prepare(options: RunOptions) -> list[Assembled]:
     """Loads and checks. Raises `EvalError`, `pinnace.agent.PolicyError`, `pinnace.chat.TokenizerError`."""
     loaded = [find_data(each) for each in options.data]
-    agent = await _served(options.agent)
+    client = _client(options.agent.endpoint)
+    agent = await _served(options.agent, client)
     parts = [
         await assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)
         for each in loaded
     ]
     for part in parts:
         part.plan.check(pass_at=options.pass_at)
+    if agent.dialect == "native" and agent.tools != "none":  # last: the model is asked for it
+        await check_tools(client, agent.endpoint.model)
     return parts
 
 
-async def _served(agent: AgentOptions) -> AgentOptions:
+def _client(endpoint: EndpointOptions) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=endpoint.url, api_key=endpoint.api_key, timeout=60, max_retries=2)
+
+
+async def _served(agent: AgentOptions, client: AsyncOpenAI) -> AgentOptions:
     """The agent's options with what the endpoint says of its model filled in."""
-    client = AsyncOpenAI(base_url=agent.endpoint.url, api_key=agent.endpoint.api_key, timeout=60, max_retries=2)
     served = await look(client, agent.endpoint.model or None)
     context = check_context(served, agent.context or None, agent.sampling.max_tokens)
-    if agent.dialect == "native" and agent.tools != "none":
-        await check_tools(client, served.model)
     second = agent.second
     if second is not None and not second.model:
         second = replace(second, model=served.model)

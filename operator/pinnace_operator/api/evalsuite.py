@@ -42,17 +42,12 @@ def _each_server(condition: str) -> str:
 
 
 class ToolSandboxRef(ApiModel):
-    """A ToolSandbox in the same namespace. The suite waits until it is Ready."""
+    """A ToolSandbox in the same namespace, and which of its tools the agent is offered. It must become Ready first."""
 
     name: Label
     """Its name."""
     tenant: ConfigMapKey = "default"
     """Whose token is used: a key of the Secret with the sandbox's tokens."""
-
-
-class EvalTools(ToolSandboxRef):
-    """A ToolSandbox, and which of its tools the agent is offered."""
-
     tools: Annotated[tuple[Alias, ...], Field(max_length=256), ListType("set")] = ()
     """Names as the gateway lists them. Absent: what a benchmark says that it needs, else all that there are."""
 
@@ -99,7 +94,7 @@ class Evaluation(ApiModel):
 
     engine: Engine
     agent: EvalAgent = Field(default_factory=EvalAgent)
-    tool_sandbox: EvalTools | None = None
+    tool_sandbox: ToolSandboxRef | None = None
     """Tools for the agent; absent: it has none."""
     benchmarks: Annotated[
         tuple[EvalBenchmark, ...], Field(min_length=1, max_length=MOST_BENCHMARKS), ListType("map", ("name",))

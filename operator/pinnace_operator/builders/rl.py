@@ -159,6 +159,7 @@ def _sampler(spec: RLRunSpec, images: Images, tools: Mapping[str, Any] | None) -
     sandbox = (
         environment.plain("PINNACE_TOOLS_URL", str(tools["uri"])),
         environment.from_secret("PINNACE_TOOLS_TOKEN", tools["secretName"], tools["key"], optional=False),
+        environment.plain("PINNACE_TOOLS_OFFERED", ",".join(spec.tool_sandbox.tools if spec.tool_sandbox else ())),
     ) if tools else ()  # fmt: skip
     return _Pod(
         image=sampler.image or images.tools, resources=sampler.resources.to_manifest() or _SMALL,

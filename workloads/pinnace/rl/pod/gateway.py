@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from pinnace.agent import Tools
@@ -13,28 +15,42 @@ from pinnace.rl.config import Task
 from pinnace.tools.client import GatewayRefused, ToolClient
 from pinnace.tools.outcome import ToolResult
 
-URL, TOKEN = "PINNACE_TOOLS_URL", "PINNACE_TOOLS_TOKEN"
+URL, TOKEN, OFFERED = "PINNACE_TOOLS_URL", "PINNACE_TOOLS_TOKEN", "PINNACE_TOOLS_OFFERED"
+_PATIENCE = 60.0  # seconds to wait for a free sandbox; after that the attempt says nothing about the agent
 
 
+@dataclass(frozen=True)
 class _Tools:
-    def __init__(self, client: ToolClient) -> None:
-        self._client = client
+    client: ToolClient
+    listed: Sequence[Mapping[str, Any]]
 
     async def schemas(self) -> Sequence[Mapping[str, Any]]:
-        return await self._client.tools()
+        return self.listed
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
-        return await self._client.call(name, arguments)
+        return await self.client.call(name, arguments)
 
 
 @asynccontextmanager
 async def tools(_: Task) -> AsyncIterator[Tools]:
+    """What is offered, in a sandbox of the trajectory's own if one of the tools lives there.
+
+    Raises:
+        GatewayRefused: the gateway is away, or no sandbox became free.
+        InvalidSpec: what is to be offered is not there.
+    """
     async with _client() as client:
-        yield _Tools(client)
+        listing = await client.listing()
+        offered = _offered(listing["tools"])
+        if listing["inSessions"] and not offered.keys().isdisjoint(listing["inSessions"]):
+            async with client.session(patience=_PATIENCE) as sandbox:
+                yield _Tools(sandbox, [*offered.values()])
+        else:
+            yield _Tools(client, [*offered.values()])
 
 
 async def check() -> None:
-    """Whether the token is good and there is a tool. Raises `InvalidSpec`; `GatewayRefused` when nobody answers."""
+    """Whether the token is good and the tools are there. Raises `InvalidSpec`; `GatewayRefused` when nobody answers."""
     async with _client() as client:
         try:
             found = await client.tools()
@@ -44,6 +60,18 @@ async def check() -> None:
             raise
     if not found:
         raise InvalidSpec("toolSandbox: it offers no tools: add servers to it, or remove toolSandbox")
+    _offered(found)
+
+
+def _offered(listed: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """By name. Raises `InvalidSpec` for one that is not there."""
+    there = {each["function"]["name"]: each for each in listed}
+    wanted = [each for each in os.environ.get(OFFERED, "").split(",") if each]
+    for name in wanted:
+        if name not in there:
+            near = ", ".join(get_close_matches(name, there, n=3, cutoff=0.4)) or f"{len(there)} others"
+            raise InvalidSpec(f"toolSandbox.tools: the gateway has no tool {name!r}; there is {near}")
+    return {name: there[name] for name in wanted} if wanted else there
 
 
 def _client() -> ToolClient:

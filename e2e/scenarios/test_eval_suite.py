@@ -1,9 +1,8 @@
-"""EvalSuites as their users see them: killed pods, suspension, who reaches whom, waiting for a job, and bad input."""
+"""EvalSuites as their users see them: waiting for a job, suspension, and bad input."""
 
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,8 @@ import pytest
 import yaml
 
 from e2e import install
-from e2e.kube import CommandError, Kubectl, Object, condition
+from e2e.kube import Kubectl, Object, condition
 from e2e.scenarios.conftest import Platform
-from e2e.scenarios.pods import send_signal, sleeper, web
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -115,19 +113,6 @@ def test_a_suite_waits_for_its_models_job_and_the_trained_model_is_good(undistur
     assert float(score) > 50
 
 
-def test_killed_shards_and_servers_lose_and_change_nothing(place: Place, undisturbed: tuple[Any, ...]) -> None:
-    first = place.begin("killed", attempts=4)
-    assert send_signal(place.pods("killed", "worker")[0], signal.SIGKILL) > 0
-    (server,) = place.pods("killed", "rollout")
-    place.kubectl.run("delete", "pod", server, "--force", "--grace-period=0")
-    before = len(place.records("killed"))
-    assert place.table("killed") == undisturbed
-    records = place.records("killed")
-    print(f"a shard and the server killed after {before} of {4 * ITEMS} attempts: {undisturbed}")
-    assert before < len(records) == 4 * ITEMS
-    assert first.items() <= records.items(), "an attempt that had ended was made again"
-
-
 def test_a_suspended_suite_has_no_pods_and_goes_on_with_what_is_left(
     place: Place, undisturbed: tuple[Any, ...]
 ) -> None:
@@ -147,38 +132,6 @@ def test_a_suspended_suite_has_no_pods_and_goes_on_with_what_is_left(
 
 def suspend(place: Place, name: str, wanted: bool) -> None:
     place.kubectl.run("patch", "evalsuite", name, "--type=merge", "-p", json.dumps({"spec": {"suspend": wanted}}))
-
-
-def test_shards_reach_server_and_gateway_and_nothing_else(place: Place, undisturbed: tuple[Any, ...]) -> None:  # noqa: ARG001 - the model is there
-    kubectl = place.kubectl
-    kubectl.apply(sleeper("stranger"), web("shop"))
-    kubectl.wait("the strangers", lambda: all(_ip(place, each) for each in ("stranger", "shop")), 60)
-    place.begin("watched", attempts=200)
-    shard, (server,) = place.pods("watched", "worker")[0], place.pods("watched", "rollout")
-    (calculator,) = (each["metadata"]["name"] for each in kubectl.list("pods", "pinnace.dev/server=calculator"))
-    gateway = kubectl.list("pods", "pinnace.dev/role=gateway")[0]["metadata"]["name"]
-    python = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
-
-    def reaches(pod: str, port: int) -> bool:
-        try:
-            kubectl.run("exec", shard, "--", "python3", "-c", python, _ip(place, pod), str(port))
-        except CommandError:
-            return False
-        return True
-
-    seen = {
-        pod: reaches(pod, port) for pod, port in ((server, 8000), (gateway, 8080), (calculator, 8080), ("shop", 8080))
-    }
-    assert seen == {server: True, gateway: True, calculator: False, "shop": False}
-    with pytest.raises(CommandError):
-        kubectl.run(
-            "exec", "stranger", "--", "timeout", "3", "wget", "-qO-", f"http://{_ip(place, server)}:8000/health"
-        )
-    kubectl.run("delete", "evalsuite", "watched")
-
-
-def _ip(place: Place, pod: str) -> str:
-    return str((place.kubectl.get("pod", pod) or {}).get("status", {}).get("podIP", ""))
 
 
 BASE = {"model": SUITE["spec"]["model"]}

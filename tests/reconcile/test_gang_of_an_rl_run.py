@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,8 @@ def test_servers_are_started_as_training_needs_them() -> None:
     for part in ("--logprobs-mode processed_logprobs", "--enable-scale-out", "--max-model-len 512",
                  "--tensor-parallel-size 2", "--gpu-memory-utilization 0.8", "serve /scratch/model"):  # fmt: skip
         assert part in text
+    ended = subprocess.run([*vllm["command"][: vllm["command"].index("python3")], "true"], check=False)
+    assert ended.returncode == 85, "its Job would take 0 for the end of the work"
     assert {"VLLM_SERVER_DEV_MODE", "HF_HUB_OFFLINE"} <= told(vllm)
     assert vllm["readinessProbe"]["httpGet"]["path"] == "/v1/models", "/health blocks while a server is paused"
     sglang = containers(

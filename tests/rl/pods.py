@@ -88,7 +88,8 @@ class Pods:
             words = [word.replace(f"0.0.0.0:{port}", f"127.0.0.1:{free}") for word in words]
         if program == "pinnace":
             return [python, "-m", "pinnace", *words]
-        return [python, *words, "--host", "127.0.0.1"]  # a rollout server: on loopback only
+        words[words.index("python3")] = python
+        return [program, *words, "--host", "127.0.0.1"]  # a rollout server: on loopback only
 
     def start(self, role: str, container: str) -> subprocess.Popen[bytes]:
         """With nothing of this process's environment but where programs and caches are."""

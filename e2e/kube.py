@@ -117,3 +117,9 @@ def condition(resource: Object, type_: str) -> Object:
     """The condition of that type, or an empty one."""
     conditions: list[Object] = resource.get("status", {}).get("conditions", [])
     return next((each for each in conditions if each["type"] == type_), {})
+
+
+def ended(job: Object) -> str:
+    """How a job has ended, `Complete` or `Failed`; empty while it has not."""
+    types = (type_ for type_ in ("Complete", "Failed") if condition(job, type_).get("status") == "True")
+    return next(types, "")

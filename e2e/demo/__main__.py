@@ -26,7 +26,7 @@ from e2e.demo import evaluation, reward, tools
 from e2e.demo.stages import Report, Stages
 from e2e.images.errors import ImageError
 from e2e.images.recipe import RECIPES
-from e2e.kube import CommandError, Kubectl, Object, condition
+from e2e.kube import CommandError, Kubectl, Object, condition, ended
 
 FOLDER = Path(__file__).parent
 SAMPLES = FOLDER.parents[1] / "crds" / "samples"
@@ -63,14 +63,9 @@ def manifest(name: str, kubectl: Kubectl, **values: str) -> Object:
 def make_tiny_model(kubectl: Kubectl, uri: str) -> None:
     kubectl.run("delete", "job", "tiny-model", "--ignore-not-found", "--wait")
     kubectl.apply(manifest("tiny-model.yaml", kubectl, image=RECIPES["trainer"].reference("cpu"), model=uri))
-    done = kubectl.wait("the tiny model", lambda: _ended(kubectl.get("job", "tiny-model")), timeout=180)
+    done = kubectl.wait("the tiny model", lambda: ended(kubectl.get("job", "tiny-model") or {}), timeout=180)
     if done != "Complete":
         raise DemoFailed("making the tiny model failed:\n" + kubectl.run("logs", "job/tiny-model", "--tail=20"))
-
-
-def _ended(job: Object | None) -> str:
-    types = (type_ for type_ in ("Complete", "Failed") if job and condition(job, type_).get("status") == "True")
-    return next(types, "")
 
 
 def follow(kubectl: Kubectl, sample: str, report: Report) -> Object:
@@ -82,7 +77,7 @@ def follow(kubectl: Kubectl, sample: str, report: Report) -> Object:
     def finished() -> Object | None:
         job = kubectl.get(kind, name) or {}
         report(describe(job))
-        return job if _ended(job) else None
+        return job if ended(job) else None
 
     job: Object = kubectl.wait(f"the {kind}", finished, timeout=900, poll=1)
     if condition(job, "Failed").get("status") == "True":

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from e2e.cluster.addons import S3Access
 from e2e.demo.stages import Report
-from e2e.kube import Kubectl, Object, condition
+from e2e.kube import Kubectl, Object, ended
 
 SAMPLE = Path(__file__).parents[2] / "crds" / "samples" / "eval-demo.yaml"
 COPY = Path("out/report.html")
@@ -25,17 +25,13 @@ def start(kubectl: Kubectl) -> list[str]:
 def until_complete(kubectl: Kubectl, names: list[str], report: Report) -> list[Object]:
     """The suites when all have ended, well or not."""
 
-    def ended() -> list[Object]:
+    def all_ended() -> list[Object]:
         suites = [kubectl.get("evalsuite", name) or {"metadata": {"name": name}} for name in names]
         report(" · ".join(map(_line, suites)))
-        return suites if all(map(_ended, suites)) else []
+        return suites if all(map(ended, suites)) else []
 
-    suites: list[Object] = kubectl.wait("the evaluation", ended, timeout=900, poll=1)
+    suites: list[Object] = kubectl.wait("the evaluation", all_ended, timeout=900, poll=1)
     return suites
-
-
-def _ended(suite: Object) -> bool:
-    return any(condition(suite, type_).get("status") == "True" for type_ in ("Complete", "Failed"))
 
 
 def _line(suite: Object) -> str:

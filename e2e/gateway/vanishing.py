@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from e2e.gateway.lab import Process
 
@@ -13,7 +12,7 @@ _MOST_WAITING = 8  # connections that a backlog of 0 may still take
 
 
 class Vanishing:
-    """A relay before a real server."""
+    """A relay before a real server; `close` it."""
 
     def __init__(self, server: Process) -> None:
         self._server = server
@@ -66,13 +65,3 @@ class Vanishing:
                 other.sendall(data)
             if not self._gone.is_set():
                 other.shutdown(socket.SHUT_WR)
-
-
-@contextmanager
-def vanishing(server: Process) -> Iterator[Vanishing]:
-    """A relay that is ended."""
-    host = Vanishing(server)
-    try:
-        yield host
-    finally:
-        host.close()

@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from e2e.gateway.faulty import Fault, faulty
 from e2e.gateway.lab import Gateway, Lab, Process, eventually, server
-from e2e.gateway.vanishing import vanishing
+from e2e.gateway.vanishing import Vanishing
 
 
 def in_parallel(call: Callable[[int], Any], count: int, threads: int = 8) -> list[Any]:
@@ -68,7 +69,7 @@ def test_a_safe_call_leaves_a_replica_that_vanished_and_was_taken_away(own: Lab)
 
 def test_a_safe_call_leaves_a_host_that_vanished_from_under_it(own: Lab) -> None:
     first, second = own.backend("first"), own.backend("second")
-    with vanishing(first) as host:
+    with closing(Vanishing(first)) as host:
         gateway = own.gateway({"servers": [server("plain", host)]})
         gateway.wait_tools("sleep")
         with ThreadPoolExecutor(4) as pool:
@@ -86,7 +87,7 @@ def test_even_an_unsafe_call_leaves_a_host_that_takes_no_connection_and_no_other
     healthy, other = own.backend("healthy"), own.backend("other")
     gateway = own.gateway({"servers": [server("plain", healthy)]})
     gateway.wait_tools("pay")
-    with vanishing(other) as host:
+    with closing(Vanishing(other)) as host:
         host.vanish()
         gateway.configure({"generation": 2, "servers": [server("plain", healthy, host)]})
         eventually("it is in force", lambda: gateway.metric("pinnace_tools_config_generation") == 2)

@@ -11,12 +11,11 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pinnace.agent import NoTools, Tools
-from pinnace.tools.client import GatewayRefused, Session, ToolClient
+from pinnace.tools.client import GatewayRefused, Session, ToolClient, near
 from pinnace.tools.outcome import Outcome, ToolResult
 
 from .errors import BadPlan, ToolsRefused, ToolsUnavailable
@@ -78,8 +77,7 @@ class GatewayTools:
         listed = await self.list()
         for name in self._offered:
             if name not in listed:
-                near = ", ".join(get_close_matches(name, listed, n=3, cutoff=0.4)) or f"{len(listed)} others"
-                raise BadPlan(f"--offer {name}: {self._options.url} has no such tool; there is {near}")
+                raise BadPlan(f"--offer {name}: {self._options.url} has no such tool; there is {near(name, listed)}")
         return [each for name, each in listed.items() if not self._offered or name in self._offered]
 
     async def digest(self) -> str:

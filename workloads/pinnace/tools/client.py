@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -282,3 +283,8 @@ def _retry_after(answer: httpx.Response) -> float | None:
         return float(answer.headers["Retry-After"])
     except (KeyError, ValueError):
         return None
+
+
+def near(name: str, listed: Collection[str]) -> str:
+    """For a message about a tool that is not there: the names that look like it, else how many there are."""
+    return ", ".join(get_close_matches(name, listed, n=3, cutoff=0.4)) or f"{len(listed)} others"

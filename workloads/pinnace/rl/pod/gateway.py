@@ -6,13 +6,12 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from pinnace.agent import Tools
 from pinnace.outcome import InvalidSpec
 from pinnace.rl.config import Task
-from pinnace.tools.client import GatewayRefused, ToolClient
+from pinnace.tools.client import GatewayRefused, ToolClient, near
 from pinnace.tools.outcome import ToolResult
 
 URL, TOKEN, OFFERED = "PINNACE_TOOLS_URL", "PINNACE_TOOLS_TOKEN", "PINNACE_TOOLS_OFFERED"
@@ -42,7 +41,7 @@ async def tools(_: Task) -> AsyncIterator[Tools]:
     async with _client() as client:
         listing = await client.listing()
         offered = _offered(listing["tools"])
-        if listing["inSessions"] and not offered.keys().isdisjoint(listing["inSessions"]):
+        if not offered.keys().isdisjoint(listing["inSessions"]):
             async with client.session(patience=_PATIENCE) as sandbox:
                 yield _Tools(sandbox, [*offered.values()])
         else:
@@ -69,8 +68,7 @@ def _offered(listed: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]
     wanted = [each for each in os.environ.get(OFFERED, "").split(",") if each]
     for name in wanted:
         if name not in there:
-            near = ", ".join(get_close_matches(name, there, n=3, cutoff=0.4)) or f"{len(there)} others"
-            raise InvalidSpec(f"toolSandbox.tools: the gateway has no tool {name!r}; there is {near}")
+            raise InvalidSpec(f"toolSandbox.tools: the gateway has no tool {name!r}; there is {near(name, there)}")
     return {name: there[name] for name in wanted} if wanted else there
 
 

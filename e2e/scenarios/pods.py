@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import Any
 
@@ -53,5 +54,7 @@ def send_signal(pod_name: str, signal_: signal.Signals) -> int:
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
     for process in found:
-        process.send_signal(signal_)
+        # With the first process of a container, the kernel ends the others.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal_)
     return len(found)

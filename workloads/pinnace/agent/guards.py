@@ -100,11 +100,11 @@ def duplicate_calls(story: Story) -> frozenset[str]:
 
 
 def repeats(story: Story, limits: Limits) -> int:
-    """How many of the last turns in a row say what one of the eight turns before them said."""
+    """How many of the last turns in a row say what one of the eight before them said; not after a failure outside."""
     count = 0
     for index in range(len(story.steps) - 1, 0, -1):
         turn = story.steps[index].turn
-        earlier = story.steps[max(0, index - _LOOK_BACK) : index]
+        earlier = [step for step in story.steps[max(0, index - _LOOK_BACK) : index] if not _lacks_a_result(step)]
         said = _said(story.steps[index])
         if not said or not any(_same(said, _said(step), limits.similar_percent) for step in earlier):
             break
@@ -153,6 +153,10 @@ def _malformed(step: Step) -> bool:
 
 def _empty(step: Step) -> bool:
     return not step.turn.calls and step.turn.forced is None
+
+
+def _lacks_a_result(step: Step) -> bool:
+    return any(reply.outcome in INFRASTRUCTURE for reply in step.replies.values())
 
 
 def _failed_outside(step: Step) -> int:

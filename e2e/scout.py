@@ -39,12 +39,17 @@ class Oracle:
 
     def __call__(self, request: Request) -> Answer:
         texts = [_text(message) for message in request["messages"]]
-        if texts[0].startswith((_FOLDS, _REFINES)):
-            return self._as_second_model(texts[0])
+        if texts[0].startswith(_FOLDS):
+            return _notes(texts[0])
+        if texts[0].startswith(_REFINES):
+            return self._quotes(texts[0].partition("[question]\n")[2])
         asked = next(
             text for message, text in zip(request["messages"], texts, strict=True) if message["role"] == "user"
         )
         task = self._task(asked)
+        return Answer("Hello.") if task is None else self._turn(task, texts, request["messages"][-1]["role"])
+
+    def _turn(self, task: dict[str, Any], texts: list[str], last: str) -> Answer:
         evidence = task["evidence"]
         at = max((int(number) for text in texts for number, _ in _AT.findall(text)), default=0)
         if at == 0:
@@ -55,22 +60,20 @@ class Oracle:
                 return Answer(f"<answer>{task['answer']}</answer>")
             again = evidence[at]["url"] == fact["url"]
             return self._look(at + 1, evidence, "find" if again else "open")
-        if request["messages"][-1]["role"] == "user":  # a limit was reached: answer now
+        if last == "user":  # a limit was reached: answer now
             self.lost.append(f"{task['id']}: stopped at fact {at}")
             return Answer("<answer>I don't know</answer>")
         return self._look(at, evidence, "find")
 
-    def _task(self, asked: str) -> dict[str, Any]:
-        return self.tasks[max((each for each in self.tasks if asked.startswith(each)), key=len)]
-
-    def _as_second_model(self, prompt: str) -> Answer:
-        if prompt.startswith(_FOLDS):
-            return _notes(prompt)
-        return self._quotes(prompt.partition("[question]\n")[2])
+    def _task(self, asked: str) -> dict[str, Any] | None:
+        """None: it is none of ours, as when somebody only asks whether the model takes tools."""
+        known = [each for each in self.tasks if asked.startswith(each)]
+        return self.tasks[max(known, key=len)] if known else None
 
     def _quotes(self, prompt: str) -> Answer:
         """What a second model reads in a result: the lines that state a fact of the way."""
-        statements = [fact["statement"] for fact in self._task(prompt)["evidence"]]
+        task = self._task(prompt)
+        statements = [fact["statement"] for fact in task["evidence"]] if task else []
         lines = prompt.partition("\n[result]\n")[2].splitlines()
         found = [line for line in lines if any(each in _LINK.sub(r"\1", line) for each in statements)]
         summary = "It states a fact of the way." if found else "It says nothing about the way."

@@ -40,8 +40,7 @@ async def steered(server: str, script: Callable[[Request], Answer]) -> AsyncIter
 
         async def complete(request: web.Request) -> web.Response:
             body = await request.json()
-            if body["max_tokens"] > 1:  # else somebody asks whether it takes tools at all
-                body["structured_outputs"] = {"choice": [written(script(body))]}
+            body["structured_outputs"] = {"choice": [written(script(body))]}
             async with http.post(f"{server}/v1/chat/completions", json=body) as answer:
                 return await passed_on(answer)
 

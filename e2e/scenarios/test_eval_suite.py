@@ -162,7 +162,7 @@ def suspend(place: Place, name: str, wanted: bool) -> None:
 
 
 def test_shards_reach_server_gateway_and_store_and_nothing_else(place: Place, undisturbed: tuple[Any, ...]) -> None:  # noqa: ARG001 - the model is there
-    """Where the suite says which store is its own. If only the Secret does, its port is unknown, and all TCP is open."""
+    """Where the suite says which store is its own. If only the Secret does, its port is unknown, and TCP is open."""
     kubectl = place.kubectl
     kubectl.apply(sleeper("stranger"), web("shop"))
     kubectl.wait("the strangers", lambda: all(_ip(place, each) for each in ("stranger", "shop")), 60)

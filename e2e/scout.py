@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from pinnace.agent.fold import PROMPT as FOLD_PROMPT
+from pinnace.agent.refine import PROMPT as REFINE_PROMPT
 
 from e2e.faults.model import Answer, Request
 
 _LINK = re.compile(r"\[([^\]]*)\]\((/[^)]*)\)")
-_AT = re.compile(r"Fact (\d+) of \d+")
-_FOLDS = FOLD_PROMPT.partition(".")[0]
+_AT = re.compile(r"Fact (\d+) of (\d+)")
+_FOLDS, _REFINES = (prompt.partition(".")[0] for prompt in (FOLD_PROMPT, REFINE_PROMPT))
 
 
 def read_tasks(file: Path) -> dict[str, dict[str, Any]]:
@@ -40,12 +41,17 @@ class Oracle:
         texts = [_text(message) for message in request["messages"]]
         if texts[0].startswith(_FOLDS):
             return _notes(texts[0])
+        if texts[0].startswith(_REFINES):
+            return self._quotes(texts[0].partition("[question]\n")[2])
         asked = next(
             text for message, text in zip(request["messages"], texts, strict=True) if message["role"] == "user"
         )
-        task = self.tasks[max((each for each in self.tasks if asked.startswith(each)), key=len)]
+        task = self._task(asked)
+        return Answer("Hello.") if task is None else self._turn(task, texts, request["messages"][-1]["role"])
+
+    def _turn(self, task: dict[str, Any], texts: list[str], last: str) -> Answer:
         evidence = task["evidence"]
-        at = max((int(found) for text in texts for found in _AT.findall(text)), default=0)
+        at = max((int(number) for text in texts for number, _ in _AT.findall(text)), default=0)
         if at == 0:
             return self._look(1, evidence, "open")
         seen, fact = _LINK.sub(r"\1", texts[-1]), evidence[at - 1]
@@ -54,10 +60,24 @@ class Oracle:
                 return Answer(f"<answer>{task['answer']}</answer>")
             again = evidence[at]["url"] == fact["url"]
             return self._look(at + 1, evidence, "find" if again else "open")
-        if request["messages"][-1]["role"] == "user":  # a limit was reached: answer now
+        if last == "user":  # a limit was reached: answer now
             self.lost.append(f"{task['id']}: stopped at fact {at}")
             return Answer("<answer>I don't know</answer>")
         return self._look(at, evidence, "find")
+
+    def _task(self, asked: str) -> dict[str, Any] | None:
+        """None: it is none of ours, as when somebody only asks whether the model takes tools."""
+        known = [each for each in self.tasks if asked.startswith(each)]
+        return self.tasks[max(known, key=len)] if known else None
+
+    def _quotes(self, prompt: str) -> Answer:
+        """What a second model reads in a result: the lines that state a fact of the way."""
+        task = self._task(prompt)
+        statements = [fact["statement"] for fact in task["evidence"]] if task else []
+        lines = prompt.partition("\n[result]\n")[2].splitlines()
+        found = [line for line in lines if any(each in _LINK.sub(r"\1", line) for each in statements)]
+        summary = "It states a fact of the way." if found else "It says nothing about the way."
+        return Answer(json.dumps({"evidence": found, "summary": summary}, ensure_ascii=False))
 
     @staticmethod
     def _look(number: int, evidence: list[dict[str, str]], tool: str) -> Answer:
@@ -91,10 +111,10 @@ class Wanderer:
 
 def _notes(prompt: str) -> Answer:
     """What a second model writes: how far the agent is, with the result that shows it."""
-    at = max((int(found) for found in _AT.findall(prompt)), default=0)
+    at, of = max(((int(number), of) for number, of in _AT.findall(prompt)), default=(0, "?"))
     results: Iterable[str] = re.findall(r"Result (r\d+-\d+)", prompt)
     source = list(results)[-1:] or ["none"]
-    noted = {"facts": [{"text": f"Fact {at} of 999 is found", "source": source[0]}], "dead_ends": [], "next_step": ""}
+    noted = {"facts": [{"text": f"Fact {at} of {of} is found", "source": source[0]}], "dead_ends": [], "next_step": ""}
     return Answer(json.dumps(noted))
 
 

@@ -137,13 +137,16 @@ class Mock:
 
 
 class Search:
-    """One tool with a result of 2 KB."""
+    """One tool with a result of 2 KB, or so many times that."""
+
+    def __init__(self, times: int = 1) -> None:
+        self._result = RESULT * times
 
     async def schemas(self) -> Sequence[Mapping[str, Any]]:
         return [{"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}]
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> outcomes.Reply:  # noqa: ARG002 - the protocol's
-        return outcomes.Reply("ok", f"{arguments['query']}: {RESULT}")
+        return outcomes.Reply("ok", f"{arguments['query']}: {self._result}")
 
 
 def cpu() -> float:
@@ -222,16 +225,18 @@ def views(counter: ModelCounter) -> None:
               f"then {1e3 * statistics.median(times):6.2f} ms", flush=True)  # fmt: skip
 
 
-def bookkeeping(counter: ModelCounter) -> None:
-    """Our share of a 100-turn trajectory that reaches 128K tokens, if the model takes 2 s a turn."""
-    events = long_log(counter, 128_000)
-    began = cpu()
-    for length in range(1, len(events) + 1, 2):
-        view(events[:length], find_policy("truncate"), counter, Budget(1 << 20, 1024))
-    used = cpu() - began
-    print(
-        f"views and counting of the whole trajectory: {used:.2f} s, {100 * used / (100 * 2):.2f} % of 100 turns of 2 s"
-    )
+def bookkeeping(folder: Path) -> None:
+    """Our share of a 100-turn trajectory that reaches 128K tokens, if the model takes 2 s a turn: the whole loop, and
+    every result counted for the first time.
+    """
+    turns, fresh, log = 100, ModelCounter.from_directory(folder), EventLog()
+    times = round(128_000 / turns / fresh.text(RESULT))
+    before = cpu()
+    asyncio.run(run(Task("Where?"), agent(fresh, find_policy("truncate"), turns), Search(times), log))
+    used = cpu() - before
+    longest = max(event.view_tokens for event in log if isinstance(event, Turned))
+    print(f"a trajectory of {turns} turns and {longest:,} tokens: {used:.2f} s of cpu, "
+          f"{100 * used / (turns * 2):.2f} % of {turns} turns of 2 s", flush=True)  # fmt: skip
 
 
 def many(counter: ModelCounter) -> None:
@@ -267,7 +272,7 @@ def main() -> None:
         counter = ModelCounter.from_directory(Path(folder))
         overhead(counter, Path(folder))
         views(counter)
-        bookkeeping(counter)
+        bookkeeping(Path(folder))
         many(counter)
 
 

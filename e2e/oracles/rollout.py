@@ -70,11 +70,12 @@ def _finish_vllm(site: Path) -> None:
 
 @dataclass
 class RolloutServer:
-    """One server process and its children."""
+    """One server process and its children; `options` are more arguments, which come last."""
 
     kind: Kind
     model: Path
     log: Path
+    options: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -85,7 +86,7 @@ class RolloutServer:
     def start(self, timeout: float = 600) -> None:
         """Starts it and waits until it answers: half a minute, minutes on a busy machine."""
         command, environment = (self._sglang if self.kind == "sglang" else self._vllm)()
-        command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port), *self.options]
         # The first start compiles two thousand modules: let it keep what it compiled, whatever this shell is set to.
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         with self.log.open("ab") as log:
@@ -135,10 +136,10 @@ class RolloutServer:
 
 
 @contextmanager
-def rollout_server(kind: Kind, model: Path) -> Iterator[RolloutServer]:
+def rollout_server(kind: Kind, model: Path, *options: str) -> Iterator[RolloutServer]:
     """A running server, ended at the end."""
     with tempfile.TemporaryDirectory(prefix="pinnace-rollout-") as folder:
-        server = RolloutServer(kind, model, Path(folder) / "server.log")
+        server = RolloutServer(kind, model, Path(folder) / "server.log", options)
         server.start()
         try:
             yield server

@@ -1,8 +1,9 @@
-"""EvalSuites as their users see them: waiting for a job, suspension, and bad input."""
+"""EvalSuites as their users see them: waiting for a job, killed pods, suspension, who reaches whom, and bad input."""
 
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 import yaml
 
 from e2e import install
-from e2e.kube import Kubectl, Object, condition
+from e2e.kube import CommandError, Kubectl, Object, condition
 from e2e.scenarios.conftest import Platform
+from e2e.scenarios.pods import send_signal, sleeper, web
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -77,9 +79,9 @@ class Place:
     def folder(self, name: str) -> str:
         return f"s3://{self.platform.cluster.s3.bucket}/{self.kubectl.namespace}/records/{name}"
 
-    def begin(self, name: str, attempts: int) -> dict[str, bytes]:
+    def begin(self, name: str, attempts: int, **spec: Any) -> dict[str, bytes]:
         """Applies a suite with two shards; returns its first records."""
-        self.kubectl.apply(suite(name, attempts, shards=2, records=self.folder(name)))
+        self.kubectl.apply(suite(name, attempts, shards=2, records=self.folder(name), **spec))
         found: dict[str, bytes] = self.kubectl.wait(f"records of {name}", lambda: self.records(name), 400, poll=0.2)
         return found
 
@@ -113,6 +115,31 @@ def test_a_suite_waits_for_its_models_job_and_the_trained_model_is_good(undistur
     assert float(score) > 50
 
 
+def test_a_killed_shard_and_a_drained_server_lose_and_change_nothing(
+    place: Place, undisturbed: tuple[Any, ...]
+) -> None:
+    total = 16 * ITEMS
+    place.begin("killed", attempts=16)
+    shard, (server,) = place.pods("killed", "worker")[0], place.pods("killed", "rollout")
+
+    def a_tenth() -> dict[str, bytes] | None:
+        found = place.records("killed")
+        return found if len(found) >= total // 10 else None
+
+    kept: dict[str, bytes] = place.kubectl.wait("a tenth of the attempts", a_tenth, 120, poll=0.2)
+    assert send_signal(shard, signal.SIGKILL) > 0
+    place.kubectl.run("delete", "pod", server, "--wait=false")
+    place.kubectl.wait("another server", lambda: set(place.pods("killed", "rollout")) - {server}, 120, poll=0.2)
+    before = len(place.records("killed"))
+    done, wanted, *scores, _, failures = place.table("killed")
+    records = place.records("killed")
+    print(f"a shard killed and the server drained after {before} of {total} attempts: {scores}")
+    assert before < len(records) == done == wanted == total
+    assert kept.items() <= records.items(), "an attempt that had ended was made again"
+    assert scores == list(undisturbed[2:5])
+    assert not failures
+
+
 def test_a_suspended_suite_has_no_pods_and_goes_on_with_what_is_left(
     place: Place, undisturbed: tuple[Any, ...]
 ) -> None:
@@ -132,6 +159,38 @@ def test_a_suspended_suite_has_no_pods_and_goes_on_with_what_is_left(
 
 def suspend(place: Place, name: str, wanted: bool) -> None:
     place.kubectl.run("patch", "evalsuite", name, "--type=merge", "-p", json.dumps({"spec": {"suspend": wanted}}))
+
+
+def test_shards_reach_server_gateway_and_store_and_nothing_else(place: Place, undisturbed: tuple[Any, ...]) -> None:  # noqa: ARG001 - the model is there
+    """Where the suite says which store is its own. If only the Secret does, its port is unknown, and TCP is open."""
+    kubectl = place.kubectl
+    kubectl.apply(sleeper("stranger"), web("shop"))
+    kubectl.wait("the strangers", lambda: all(_ip(place, each) for each in ("stranger", "shop")), 60)
+    place.begin("watched", attempts=200, storage={"endpoint": place.platform.cluster.s3.endpoint})
+    shard, (server,) = place.pods("watched", "worker")[0], place.pods("watched", "rollout")
+    (calculator,) = (each["metadata"]["name"] for each in kubectl.list("pods", "pinnace.dev/server=calculator"))
+    gateway = kubectl.list("pods", "pinnace.dev/role=gateway")[0]["metadata"]["name"]
+    python = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+
+    def reaches(pod: str, port: int) -> bool:
+        try:
+            kubectl.run("exec", shard, "--", "python3", "-c", python, _ip(place, pod), str(port))
+        except CommandError:
+            return False
+        return True
+
+    asked = ((server, 8000), (gateway, 8080), (calculator, 8080), ("shop", 8080))
+    seen = {pod: reaches(pod, port) for pod, port in asked}
+    with pytest.raises(CommandError):
+        kubectl.run(
+            "exec", "stranger", "--", "timeout", "3", "wget", "-qO-", f"http://{_ip(place, server)}:8000/health"
+        )
+    kubectl.run("delete", "evalsuite", "watched")
+    assert seen == {server: True, gateway: True, calculator: False, "shop": False}
+
+
+def _ip(place: Place, pod: str) -> str:
+    return str((place.kubectl.get("pod", pod) or {}).get("status", {}).get("podIP", ""))
 
 
 BASE = {"model": SUITE["spec"]["model"]}

@@ -42,6 +42,11 @@ CASES = [
     Case("device missing", {"engine": {"vllm": {}}}, ("spec.engine.vllm.device", "Required value")),
     Case("cuda without GPUs", {"engine.vllm.device": "cuda"}, ("spec.engine.vllm", "add nvidia.com/gpu")),
     Case(
+        "GPUs without cuda",
+        {"engine.vllm.resources": {"limits": {"nvidia.com/gpu": 1}}},
+        ("spec.engine.vllm.resources", "device cpu uses no nvidia.com/gpu", "set engine.device to cuda"),
+    ),
+    Case(
         "fewer GPUs than it is spread over",
         {"engine": {"vllm": {"device": "cuda", "tensorParallel": 4, "resources": {"limits": {"nvidia.com/gpu": 2}}}}},
         ("spec.engine.vllm.tensorParallel", "set both alike"),

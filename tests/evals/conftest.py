@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,6 @@ from pinnace.storage import S3Settings, S3Uri, Storage
 from pinnace.storage.settings import Patience as S3Patience
 from pinnace.tiny.model import write_tiny_model
 
-from e2e.faults.model import Answer, Request, ScriptedModel, Trouble, scripted_model
 from e2e.s3 import ACCESS_KEY, SECRET_KEY, S3Server
 from e2e.stored import raw_client
 
@@ -143,27 +140,3 @@ def setup(counter: ModelCounter) -> Setup:
         return Plan(loaded, attempts, config, chosen, profile, **more), agent
 
     return make
-
-
-@contextmanager
-def serving(script: Callable[[Request], Answer | Trouble], **settings: Any) -> Iterator[ScriptedModel]:
-    """A scripted model in a thread: the command has an event loop of its own."""
-    ready, made = threading.Event(), list[ScriptedModel]()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        async with scripted_model(script, **settings) as model:
-            made.append(model)
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield made[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-        loop.close()

@@ -11,9 +11,8 @@ from pinnace.cli import build
 from typer.testing import CliRunner, Result
 
 from e2e.faults.model import Answer, Request
+from e2e.faults.threads import serving
 from e2e.synthetic import questions, write
-
-from .conftest import serving
 
 
 def pinnace(*arguments: object) -> Result:

@@ -21,11 +21,12 @@ from pinnace.tools.world import Settings
 
 from e2e.browser import opened
 from e2e.faults.model import scripted_model
+from e2e.faults.threads import serving
 from e2e.gateway.lab import TOKEN, Gateway, Lab, lab, server
 from e2e.scout import Oracle, Wanderer, read_tasks
 from e2e.world import serve_world
 
-from .test_one_command_evaluates import pinnace, serving
+from .test_one_command_evaluates import pinnace
 
 PICTURES = Path("out/pictures")
 DATA = Path(find("scout").splits["test"].data.shipped or "") / "test.jsonl.gz"

@@ -26,12 +26,11 @@ from pinnace_operator.api.evalsuite import EvalSuiteSpec
 from pinnace_operator.api.outcome import Outcome
 
 from e2e.faults.model import Answer, Request
+from e2e.faults.threads import serving
 from e2e.gateway.lab import Gateway, lab, server
 from e2e.s3 import ACCESS_KEY, SECRET_KEY
 from e2e.synthetic import questions, write
 from e2e.world import serve
-
-from .conftest import serving
 
 ITEMS = 6
 Manifest = dict[str, Any]

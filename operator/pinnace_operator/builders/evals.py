@@ -102,7 +102,8 @@ def _rollout_template(
             resources=without_devices(resources), env=(*env, *_caches(), *_hub(spec)),
         ),
         pod.Container(
-            name=SERVER, image=image, command=(*_COMMANDS[engine](server, model_name(spec.model)), *server.args),
+            name=SERVER, image=image,
+            command=(*jobset.NEVER_DONE, *_COMMANDS[engine](server, model_name(spec.model)), *server.args),
             resources=resources, env=tuple(_server_environment(server)), port=PORT,
         ),
     )  # fmt: skip

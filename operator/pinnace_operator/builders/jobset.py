@@ -181,5 +181,17 @@ GAVE_UP: dict[str, Any] = {"maxRestarts": 0, "rules": [{"name": "gaveUp", "actio
 """Failure policy of roles that repeat their own pods: a role that gave up would only do so again."""
 
 
+_SERVES = f"""trap 'kill -TERM "$child"' TERM
+"$@" & child=$!
+wait "$child"; code=$?
+if kill -0 "$child" 2>/dev/null; then wait "$child"; code=$?; fi
+if [ "$code" = 0 ]; then code={ExitCode.CHECKPOINTED:d}; fi
+exit "$code"
+"""
+NEVER_DONE = ("sh", "-c", _SERVES, "server")
+"""Goes before a server's command. A server that is told to stop ends with 0, which its Job would take for the end of
+the work and not make it again."""
+
+
 def _fail_on_exit_codes(codes: list[int]) -> dict[str, Any]:
     return {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(codes)}}

@@ -85,7 +85,12 @@ def view_story(story: Story, policy: Policy, counter: TokenCounter, budget: Budg
         messages = _head(story, fold, left_out)
         return messages, counter.head(messages, story.began.tools)
 
-    opening, opening_tokens = head(0)
+    # Remembered: with the definitions of hundreds of tools, rendering it costs more than all the rest.
+    key = (fold_index, len(story.notes), _Same(counter))
+    known: Any = story.shown.get(key)
+    if known is None:
+        known = story.shown[key] = head(0)
+    opening, opening_tokens = known
     full = opening_tokens + sum(sizes)
     due = _fold_due(steps, policy, full, limit)
     if full <= limit:

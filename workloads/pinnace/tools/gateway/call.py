@@ -22,6 +22,7 @@ from pinnace.tools.gateway.state import State
 from pinnace.tools.gateway.upstream import Failed, Message
 from pinnace.tools.outcome import CallError, Outcome, ToolResult
 
+_OUTCOMES = frozenset(Outcome)
 _COLD_WITH_BACKUP = 1.0  # seconds to wait for a first replica when a backup could answer instead
 
 
@@ -305,7 +306,7 @@ class Calls:
             return of_error(message)
         outcome = Outcome.TOOL_ERROR if message.result.get("isError") else Outcome.OK
         noted = (message.result.get("_meta") or {}).get("pinnace.dev/outcome")
-        if noted in set(Outcome):
+        if noted in _OUTCOMES:
             outcome = Outcome(noted)
         limit = self._state.config.limits.result_bytes
         if len(message.raw) <= limit:

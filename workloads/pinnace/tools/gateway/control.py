@@ -193,8 +193,6 @@ class Control:
     async def _look_after_sessions(self) -> None:
         while True:
             await self._state.leases.refresh()
-            for state, count in self._state.leases.counts().items():
-                self._state.metrics.sessions.labels(state).set(count)
             await asyncio.sleep(0.05)
 
     async def _flush(self) -> None:

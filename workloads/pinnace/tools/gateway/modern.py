@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from aiohttp import web
@@ -43,7 +42,7 @@ class Modern:
         """One JSON-RPC message."""
         raw = await http.body(request, self._state.config.limits.request_bytes)
         try:
-            message = json.loads(raw)
+            message = wire.loads(raw)
         except (ValueError, RecursionError):
             return _error(None, wire.PARSE_ERROR, "Parse error: the body is not JSON")
         if not isinstance(message, dict) or not isinstance(message.get("method"), str):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -157,7 +156,7 @@ async def _stream(response: Response, emit: Emit | None) -> Message:
 def _message(body: bytes) -> Message | None:
     """None: not a JSON-RPC response."""
     try:
-        value = json.loads(body)
+        value = wire.loads(body)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
@@ -170,7 +169,7 @@ def _message(body: bytes) -> Message | None:
 
 def _is_notification(data: bytes) -> bool:
     try:
-        value = json.loads(data)
+        value = wire.loads(data)
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and "method" in value and "id" not in value

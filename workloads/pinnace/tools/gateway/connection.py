@@ -37,7 +37,7 @@ class Broken(Exception):
     """The request was sent, at least in part; what came back is no whole HTTP response."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """Status and headers, and the body as it comes."""
 
@@ -115,11 +115,10 @@ def _target(url: str) -> _Target:
 
 def _head(target: _Target, headers: Mapping[str, str], length: int) -> bytes:
     """Raises `ValueError` for a value that would end its line."""
-    fields = "\r\n".join([f"{name}: {value}" for name, value in headers.items()])
-    ends = max(0, len(headers) - 1)
-    if fields.count("\n") != ends or fields.count("\r") != ends or "\0" in fields:
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not fields.count("\n") == fields.count("\r") == len(headers) or "\0" in fields:
         raise ValueError("a header's value has a line break")
-    text = f"{target.head}{fields}\r\nContent-Length: {length}\r\n\r\n"
+    text = f"{target.head}{fields}Content-Length: {length}\r\n\r\n"
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -142,6 +141,7 @@ class Connections:
         Raises:
             Unreachable: no connection within half a second.
             Broken: the connection ended, or what came is not HTTP.
+            ValueError: a header can't be sent; nothing was.
         """
         target = _target(url)
         head = _head(target, headers, len(body))

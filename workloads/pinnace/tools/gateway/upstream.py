@@ -93,7 +93,7 @@ class Upstream:
             headers: of the request.
             within: seconds for the whole exchange.
             emit: takes notifications that come before the response; without it they are dropped.
-            movable: fail at once when a health probe finds the replica hung, instead of waiting on.
+            movable: fail at once when health probes find the replica hung, instead of waiting on.
         """
         scope = asyncio.timeout(within)
         if movable:
@@ -108,7 +108,7 @@ class Upstream:
             if movable and replica.hung:
                 raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, "the replica does not answer health probes") from None
             raise fail(Outcome.TIMEOUT, Reach.UNKNOWN, f"no answer within {within:.1f} s") from None
-        except Broken as error:
+        except (Broken, ValueError) as error:
             raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, f"the connection broke: {error}") from None
         finally:
             replica.scopes.discard(scope)

@@ -90,8 +90,15 @@ class _Connection(ResponseHandler):
         except _BROKEN as error:
             raise Broken(type(error).__name__) from None
 
+    def ended(self) -> bool:
+        """Whether no begin of another response has come with the last one."""
+        try:
+            return self._parser is not None and self._parser.feed_eof() is None
+        except Exception:  # noqa: BLE001 - whatever it is, it is no clean end
+            return False
+
     def reusable(self) -> bool:
-        """Whether the response was read to its end, nothing followed it, and both sides go on."""
+        """Whether the response was read to its end, and both sides go on."""
         transport = self.transport
         return transport is not None and not (
             self.should_close or transport.is_closing() or transport.get_write_buffer_size()
@@ -182,7 +189,7 @@ class Connections:
         return connection
 
     def _keep(self, origin: tuple[str, int, bool], connection: _Connection) -> None:
-        if not connection.reusable():
+        if not (connection.reusable() and connection.ended()):
             connection.abort()
             return
         loop = asyncio.get_running_loop()

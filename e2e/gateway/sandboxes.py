@@ -14,7 +14,8 @@ import httpx
 from e2e.apiserver import free_port
 from e2e.gateway.lab import AGENTS_KEY, Gateway, Lab, Process, eventually
 
-_HEADERS = {"X-Pinnace-Key": AGENTS_KEY}
+# One client for all: each new one would read all certificates of the system, and a core would do nothing else.
+_http = httpx.Client(headers={"X-Pinnace-Key": AGENTS_KEY}, verify=False, trust_env=False, timeout=60)  # noqa: S501 - loopback, no TLS
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Sandbox:
 
     @property
     def state(self) -> str:
-        return str(httpx.get(f"{self.url}/lease", headers=_HEADERS, trust_env=False).json()["state"])
+        return str(_http.get(f"{self.url}/lease").json()["state"])
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Sandboxes:
     def free(self) -> None:
         """Ends every lease, whoever has it."""
         for pod in self.pods:
-            httpx.delete(f"{pod.url}/lease", headers=_HEADERS, trust_env=False, timeout=60)
+            _http.delete(f"{pod.url}/lease")
         eventually("all are free", lambda: set(self.states()) == {"free"}, within=60)
 
 

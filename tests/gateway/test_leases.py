@@ -70,6 +70,24 @@ def test_calls_of_a_lease_whose_sandbox_ended_are_unavailable_until_a_reset(own:
     assert (answer["outcome"], "reset the session" in str(answer)) == ("unavailable", True), answer
 
 
+def test_a_call_in_a_sandbox_that_falls_silent_ends_soon_and_does_not_run_again(own: Lab) -> None:
+    pool = sandboxes.start(own, 1)
+    gateway = ready(own.gateway(configuration(pool)), 1)
+    held = lease(gateway)
+    assert shell(gateway, held, "echo here").strip() == "here"
+    command = {"command": "sleep 3600"}
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(gateway.call, "shell", command, token=held["token"], timeoutSeconds=100)
+        eventually("it runs", lambda: gateway.metric("pinnace_tools_in_flight") == 1)
+        pool.pods[0].agent.send(signal.SIGSTOP)
+        answer = call.result(timeout=60)
+    assert answer["outcome"] == "unavailable", answer
+    assert "sandbox is gone" in answer["error"]["message"]
+    assert answer["meta"]["attempts"] == 1
+    pool.pods[0].agent.send(signal.SIGCONT)
+    assert shell(gateway, held, "echo back").strip() == "back"
+
+
 def test_a_lease_waits_for_a_sandbox_no_longer_than_for_a_server(own: Lab) -> None:
     gateway = own.gateway({"sessions": {"max": 1}, "limits": {"maxQueueSeconds": 0.3}})
     refused = gateway.post("/sessions")

@@ -7,8 +7,8 @@ from typing import Any
 
 import aiohttp
 
+from pinnace.tools.gateway.connection import CONNECT_SECONDS
 from pinnace.tools.gateway.errors import AgentUnavailable, GatewayError
-from pinnace.tools.gateway.upstream import CONNECT_SECONDS
 
 KEY_HEADER, SESSION_HEADER = "X-Pinnace-Key", "X-Pinnace-Session"
 

@@ -154,6 +154,7 @@ class Gateway:
         # What was loaded by now stays: a full collection that walks it stops all calls for some 60 ms.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(10_000)
         self.on_listening()
         log.info("the gateway listens on %s:%d", self.options.host, self.port)
         try:

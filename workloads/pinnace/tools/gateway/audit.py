@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import IO
 
+_text = json.encoder.encode_basestring_ascii
+
 
 class Audit:
     """Appends to a file, or to standard output for `-`. Lines are written every half second and at the end."""
@@ -26,11 +28,12 @@ class Audit:
         """One call has ended."""
         if self._file is None:
             return
-        line = {
-            "time": time.time(), "event": "call", "request": request, "tenant": tenant, "lease": lease, "tool": tool,
-            "outcome": outcome, "ms": round(ms, 2), "attempts": attempts, "trace": trace,
-        }  # fmt: skip
-        self._lines.append(json.dumps(line))
+        # By hand: the encoder would take 0.02 ms of each call.
+        self._lines.append(
+            f'{{"time": {time.time()}, "event": "call", "request": {_text(request)}, "tenant": {_text(tenant)}, '
+            f'"lease": {_text(lease)}, "tool": {_text(tool)}, "outcome": {_text(outcome)}, "ms": {ms:.2f}, '
+            f'"attempts": {attempts}, "trace": {_text(trace)}}}'
+        )
 
     def note(self, event: str, **facts: str | int) -> None:
         """Anything else: a lease given or ended, a request refused."""

@@ -16,12 +16,14 @@ from pinnace.tools.gateway.config import Backup
 from pinnace.tools.gateway.metrics import ToolMetrics
 from pinnace.tools.gateway.ratelimit import RateLimiter
 from pinnace.tools.gateway.reply import Call, Reply, is_complete, of_error, of_failure, of_result, refused
-from pinnace.tools.gateway.retry import Reach
+from pinnace.tools.gateway.retry import Failure, Reach
 from pinnace.tools.gateway.route import Replica
 from pinnace.tools.gateway.state import State
 from pinnace.tools.gateway.upstream import Failed, Message
 from pinnace.tools.outcome import CallError, Outcome, ToolResult
 
+_OUTCOMES = frozenset(Outcome)
+_GONE = "the session's sandbox is gone or hung: end the lease and take a new one"
 _COLD_WITH_BACKUP = 1.0  # seconds to wait for a first replica when a backup could answer instead
 
 
@@ -282,6 +284,8 @@ class Calls:
         headers = {**self._headers(call, tool, within), KEY_HEADER: self._state.leases.agents.key()}
         raw = call.raw if call.tool == tool.tool else None
         params = {**call.params, "name": tool.tool, "arguments": call.arguments}
+        if not replica.scopes:
+            replica.hung = False  # nobody has probed it since its last call
         lease.calls += 1
         try:
             return await self._state.hop.call(
@@ -294,7 +298,12 @@ class Calls:
                 name=tool.tool,
                 rpc_id=call.rpc_id,
                 emit=call.emit,
+                movable=True,
             )
+        except Failed as failed:
+            if not replica.hung:
+                raise
+            raise Failed(Failure(Outcome.UNAVAILABLE, failed.failure.reach, _GONE, final=True)) from None
         finally:
             lease.calls -= 1
             lease.last_used = time.time()
@@ -305,7 +314,7 @@ class Calls:
             return of_error(message)
         outcome = Outcome.TOOL_ERROR if message.result.get("isError") else Outcome.OK
         noted = (message.result.get("_meta") or {}).get("pinnace.dev/outcome")
-        if noted in set(Outcome):
+        if noted in _OUTCOMES:
             outcome = Outcome(noted)
         limit = self._state.config.limits.result_bytes
         if len(message.raw) <= limit:

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 _LIST_EVERY = 10.0  # seconds between two listings of a version's tools
 _LIST_AGAIN = 0.25  # after one that failed, doubled up to _LIST_EVERY
-# A replica that leaves two probes unanswered is hung; one that has left the endpoints too is gone after the first.
-_PROBE_EVERY, _PROBE_PATIENCE, _PROBES = 0.5, 1.0, 2
+# A replica that leaves some probes unanswered is hung; one that has left the endpoints too is gone after the first.
+_PROBE_EVERY, _PROBE_PATIENCE = 0.5, 1.0
 _NO_HOST = {errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
@@ -177,8 +177,8 @@ class Control:
                 replica.hung = False
                 return
             self._missed[replica] = self._missed.get(replica, 0) + 1
-            if self._missed[replica] >= (1 if replica.gone else _PROBES) and not replica.hung:
-                log.warning("replica %s of %s is hung: its calls move where they may", replica.url, replica.server)
+            if self._missed[replica] >= (1 if replica.gone else replica.probes) and not replica.hung:
+                log.warning("replica %s of %s is hung: its calls move or end", replica.url, replica.server)
                 replica.hung = True
                 for scope in [each for each in replica.scopes if not each.expired()]:
                     scope.reschedule(loop.time())
@@ -193,8 +193,6 @@ class Control:
     async def _look_after_sessions(self) -> None:
         while True:
             await self._state.leases.refresh()
-            for state, count in self._state.leases.counts().items():
-                self._state.metrics.sessions.labels(state).set(count)
             await asyncio.sleep(0.05)
 
     async def _flush(self) -> None:

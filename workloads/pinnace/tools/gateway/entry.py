@@ -66,7 +66,9 @@ class Entry:
             limit = min(limit, seconds)
         if (left := headers.get("X-Pinnace-Deadline-Ms", "")).isdecimal():
             limit = min(limit, int(left) / 1000)
-        params = {name: value for name, value in headers.items() if name.lower().startswith(_PARAM)}
+        params = {}
+        if _PARAM in " ".join(headers).lower():  # hardly ever
+            params = {name: value for name, value in headers.items() if name.lower().startswith(_PARAM)}
         return Call(
             tool=tool,
             arguments=arguments,

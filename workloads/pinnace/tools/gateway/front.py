@@ -84,6 +84,8 @@ class Front:
             why = self.ready()
             return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
         self._state.metrics.mcp_sessions.set(len(self._legacy.sessions))
+        for state, count in self._state.leases.counts().items():
+            self._state.metrics.sessions.labels(state).set(count)
         body = self._state.metrics.render()
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 

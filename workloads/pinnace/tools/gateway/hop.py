@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from mcp.shared.inbound import encode_header_value
@@ -15,6 +16,7 @@ from pinnace.tools.gateway.upstream import Emit, Failed, Message, Upstream, fail
 from pinnace.tools.outcome import Outcome
 
 _MAX_PAGES = 100
+_encoded = lru_cache(maxsize=4096)(encode_header_value)
 
 
 class Hop:
@@ -55,7 +57,7 @@ class Hop:
             **headers,
         }
         if name:
-            sent["Mcp-Name"] = encode_header_value(name)
+            sent["Mcp-Name"] = _encoded(name)
         body = raw if raw is not None else wire.request(rpc_id, method, params)
         return await self._upstream.post(replica, body, sent, within=within, emit=emit, movable=movable)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import secrets
 from typing import Any
 
@@ -43,7 +42,7 @@ class Legacy:
         """One JSON-RPC message: a request, a notification, or an answer to a request of ours."""
         raw = await http.body(request, self._state.config.limits.request_bytes)
         try:
-            message = json.loads(raw)
+            message = wire.loads(raw)
         except (ValueError, RecursionError):
             return _error(None, wire.PARSE_ERROR, "Parse error: the body is not JSON", 400)
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":

@@ -28,6 +28,7 @@ class McpSession:
 
     Args:
         id: `Mcp-Session-Id`.
+        tenant: whose it is.
         version: the revision that was negotiated.
         capabilities, info: as the client gave them.
         in_flight: by JSON-RPC id, the tasks that a `notifications/cancelled` cancels.
@@ -35,6 +36,7 @@ class McpSession:
     """
 
     id: str
+    tenant: str
     version: str
     capabilities: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
@@ -70,24 +72,30 @@ class McpSessions:
         if len(json.dumps(told)) > _MOST_TOLD:
             told = [{}, {}]
         facts = json.dumps([version, int(time.time()), secrets.token_hex(_NONCE), *told]).encode()
-        session = McpSession(f"{_text(facts)}.{self._sign(facts, tenant)}", version, capabilities, info)
+        session = McpSession(f"{_text(facts)}.{self._sign(facts, tenant)}", tenant, version, capabilities, info)
         self._keep(session)
         return session
 
     def find(self, session_id: str, tenant: str) -> McpSession | None:
         """The session, if it is this tenant's and has not ended."""
-        facts = self._facts(session_id, tenant)
-        if facts is None or session_id in self._ended:
-            return None
         session = self._sessions.get(session_id)
+        if session is None or session.tenant != tenant:
+            session = self._taken_over(session_id, tenant)
         if session is None:
-            version, issued, _, capabilities, info = facts
-            if time.time() - issued > _LONGEST:
-                return None
-            session = McpSession(session_id, version, capabilities, info)
+            return None
         session.used = time.monotonic()
         self._keep(session)
         return session
+
+    def _taken_over(self, session_id: str, tenant: str) -> McpSession | None:
+        """From another gateway, or from this one before it forgot it."""
+        facts = self._facts(session_id, tenant)
+        if facts is None or session_id in self._ended:
+            return None
+        version, issued, _, capabilities, info = facts
+        if time.time() - issued > _LONGEST:
+            return None
+        return McpSession(session_id, tenant, version, capabilities, info)
 
     def end(self, session: McpSession) -> None:
         """The client is done; its calls in flight are cancelled."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from aiohttp import web
@@ -11,7 +10,6 @@ from mcp.shared.inbound import (
     ERROR_CODE_HTTP_STATUS,
     InboundLadderRejection,
     classify_inbound_request,
-    find_duplicated_routing_header,
     unsupported_protocol_version_rejection,
 )
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
@@ -25,6 +23,7 @@ from pinnace.tools.gateway.http import Refused, Sink
 from pinnace.tools.gateway.reply import Reply
 from pinnace.tools.gateway.state import State
 
+_ROUTING = ("MCP-Protocol-Version", "Mcp-Method", "Mcp-Name")
 _TTL_MS = 5_000
 _LISTEN_SECONDS = 3600.0
 
@@ -43,7 +42,7 @@ class Modern:
         """One JSON-RPC message."""
         raw = await http.body(request, self._state.config.limits.request_bytes)
         try:
-            message = json.loads(raw)
+            message = wire.loads(raw)
         except (ValueError, RecursionError):
             return _error(None, wire.PARSE_ERROR, "Parse error: the body is not JSON")
         if not isinstance(message, dict) or not isinstance(message.get("method"), str):
@@ -56,8 +55,9 @@ class Modern:
         rpc_id = message["id"]
         if message.get("jsonrpc") != "2.0" or isinstance(rpc_id, bool) or not isinstance(rpc_id, str | int):
             return _error(None, wire.INVALID_REQUEST, "a JSON-RPC 2.0 request has an id (a string or an integer)")
-        if twice := find_duplicated_routing_header(request.headers.items()):
-            return _error(rpc_id, -32020, f"header {twice} stands there more than once")
+        for name in _ROUTING:
+            if len(request.headers.getall(name, ())) > 1:
+                return _error(rpc_id, -32020, f"header {name.lower()} stands there more than once")
         verdict = classify_inbound_request(message, headers=request.headers)
         if isinstance(verdict, InboundLadderRejection):
             return _rejected(rpc_id, verdict)

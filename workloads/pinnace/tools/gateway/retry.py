@@ -24,12 +24,13 @@ class Reach(Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """An attempt that failed for a reason which is not the tool's."""
+    """An attempt that failed for a reason which is not the tool's; `final`: no other attempt can go better."""
 
     outcome: Outcome
     reach: Reach
     message: str
     retry_after: float | None = None
+    final: bool = False
 
 
 @dataclass
@@ -60,7 +61,7 @@ def is_safe(policy: Policy, *, read_only: bool, idempotent: bool) -> bool:
 
 def may_retry(policy: Policy, *, safe: bool, failure: Failure, attempt: int) -> bool:
     """Whether attempt number `attempt` (from 1) may be followed by another, budget and deadline apart."""
-    if policy == "Never" or attempt >= MAX_ATTEMPTS or not failure.outcome.infrastructure:
+    if failure.final or policy == "Never" or attempt >= MAX_ATTEMPTS or not failure.outcome.infrastructure:
         return False
     return safe or failure.reach is not Reach.UNKNOWN
 

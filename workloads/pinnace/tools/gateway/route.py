@@ -22,7 +22,8 @@ class Replica:
         unreachable: a connection to it failed, and no probe was answered since; others are picked.
         gone: it is not configured or not ready any more; calls in flight end.
         session: its `Mcp-Session-Id`, where it speaks an older revision.
-        scopes: time limits (`asyncio.Timeout`) of calls that may move.
+        scopes: time limits (`asyncio.Timeout`) of calls that end when it is hung.
+        probes: health probes in a row without an answer until it is hung.
     """
 
     url: str
@@ -37,6 +38,7 @@ class Replica:
     picks: int = 0
     session: str = ""
     scopes: set[Any] = field(default_factory=set)
+    probes: int = 2
 
 
 @dataclass

@@ -97,7 +97,8 @@ class State:
         """A session pod's agent as the target of a call."""
         if url not in self._sessions:
             self._sessions = {each: known for each, known in self._sessions.items() if each in self.leases.pods}
-            self._sessions[url] = Replica(f"{url}/mcp", SESSIONS, "", Breaker(5, 10), era=wire.MODERN)
+            # No other can take its calls: it gets more time to answer than a replica.
+            self._sessions[url] = Replica(f"{url}/mcp", SESSIONS, "", Breaker(5, 10), era=wire.MODERN, probes=3)
         return self._sessions[url]
 
     def apply(self, config: GatewayConfig) -> None:
@@ -139,6 +140,8 @@ class State:
         else:
             self.listings.pop(SESSIONS, None)
         self.leases.configure(sessions, pods)
+        for url, replica in self._sessions.items():
+            replica.gone = url not in pods
         self.rebuild()
 
     def _urls(self, version: Version) -> list[str]:

@@ -22,7 +22,8 @@ def traceparent(given: str | None) -> str:
     """The caller's, if it is valid, else a new one (not sampled)."""
     if given and _TRACEPARENT.fullmatch(given):
         return given
-    return f"00-{_random.getrandbits(128):032x}-{_random.getrandbits(64):016x}-00"
+    new = _random.randbytes(24).hex()
+    return f"00-{new[:32]}-{new[32:]}-00"
 
 
 class Tracing:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import aiohttp
-from yarl import URL
 
 from pinnace.tools.gateway import wire
+from pinnace.tools.gateway.connection import (
+    CONNECT_SECONDS,
+    KEEPALIVE_SECONDS,
+    Broken,
+    Connections,
+    Response,
+    Unreachable,
+)
 from pinnace.tools.gateway.retry import Failure, Reach
 from pinnace.tools.gateway.route import Replica
 from pinnace.tools.outcome import Outcome
@@ -20,10 +26,6 @@ from pinnace.tools.outcome import Outcome
 Emit = Callable[[bytes], Awaitable[None]]  # takes a notification (a JSON-RPC message) on its way to the caller
 
 MAX_MESSAGE = 64 << 20  # bytes; what is longer is not read
-# A kernel answers at once however busy its processes are: what does not within this is not there (any more).
-CONNECT_SECONDS = 0.5
-# uvicorn and Node close idle connections after 5 s: ours go first, so that no request meets a closing socket.
-_KEEPALIVE = 4.0
 
 
 class Failed(Exception):
@@ -43,21 +45,17 @@ class Message:
     error: dict[str, Any] | None
 
 
-@lru_cache(maxsize=4096)
-def _url(text: str) -> URL:
-    return URL(text, encoded=True)
-
-
 def fail(outcome: Outcome, reach: Reach, message: str, retry_after: float | None = None) -> Failed:
     return Failed(Failure(outcome, reach, message, retry_after))
 
 
 class Upstream:
-    """Connections to all replicas: kept alive, no limit of their own (the pools have limits), no proxy, no cookies."""
+    """Calls go over lean connections of our own (`post`); what is rare, over aiohttp's client (`http`)."""
 
     def __init__(self) -> None:
+        self._connections = Connections()
         self.http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE, ttl_dns_cache=10),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=10),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
@@ -73,6 +71,7 @@ class Upstream:
         """Replicas with calls in flight that may move, also those that are gone."""
 
     async def close(self) -> None:
+        self._connections.close()
         await self.http.close()
         await self.probes.close()
 
@@ -94,38 +93,34 @@ class Upstream:
             headers: of the request.
             within: seconds for the whole exchange.
             emit: takes notifications that come before the response; without it they are dropped.
-            movable: fail at once when a health probe finds the replica hung, instead of waiting on.
+            movable: fail at once when health probes find the replica hung, instead of waiting on.
         """
-        url = _url(replica.url)
         scope = asyncio.timeout(within)
         if movable:
             replica.scopes.add(scope)
             self.asked.add(replica)
         try:
-            async with scope, self.http.post(url, data=body, headers=headers) as response:
-                return await _answer(response, emit)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise fail(Outcome.UNAVAILABLE, Reach.NOT_SENT, f"can't connect: {error.__class__.__name__}") from None
+            async with scope:
+                return await self._connections.post(replica.url, body, headers, partial(_answer, emit))
+        except Unreachable as error:
+            raise fail(Outcome.UNAVAILABLE, Reach.NOT_SENT, f"can't connect: {error}") from None
         except TimeoutError:
             if movable and replica.hung:
                 raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, "the replica does not answer health probes") from None
             raise fail(Outcome.TIMEOUT, Reach.UNKNOWN, f"no answer within {within:.1f} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            message = f"the connection broke: {error.__class__.__name__}"
-            raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, message) from None
+        except (Broken, ValueError) as error:
+            raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, f"the connection broke: {error}") from None
         finally:
             replica.scopes.discard(scope)
             if not replica.scopes:
                 self.asked.discard(replica)
 
 
-async def _answer(response: aiohttp.ClientResponse, emit: Emit | None) -> Message:
-    kind = response.headers.get("Content-Type", "")
+async def _answer(emit: Emit | None, response: Response) -> Message:
+    kind = response.header("Content-Type")
     if kind.startswith("text/event-stream") and response.status == 200:
         return await _stream(response, emit)
-    if (response.content_length or 0) > MAX_MESSAGE:
-        raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, f"the answer has more than {MAX_MESSAGE >> 20} MiB")
-    body = await response.read() if response.content_length is not None else await _bounded(response)
+    body = await _bounded(response)
     if kind.startswith("application/json"):
         message = _message(body)
         if message is not None and not _is_refusal(response.status):
@@ -133,10 +128,10 @@ async def _answer(response: aiohttp.ClientResponse, emit: Emit | None) -> Messag
     raise _http_failure(response, body)
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def _bounded(response: Response) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    async for chunk in response.chunks():
         size += len(chunk)
         if size > MAX_MESSAGE:
             raise fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, f"the answer has more than {MAX_MESSAGE >> 20} MiB")
@@ -144,9 +139,9 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-async def _stream(response: aiohttp.ClientResponse, emit: Emit | None) -> Message:
+async def _stream(response: Response, emit: Emit | None) -> Message:
     events = wire.Events()
-    async for chunk in response.content.iter_any():
+    async for chunk in response.chunks():
         for data in events.feed(chunk):
             message = _message(data)
             if message is not None:
@@ -161,7 +156,7 @@ async def _stream(response: aiohttp.ClientResponse, emit: Emit | None) -> Messag
 def _message(body: bytes) -> Message | None:
     """None: not a JSON-RPC response."""
     try:
-        value = json.loads(body)
+        value = wire.loads(body)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
@@ -174,7 +169,7 @@ def _message(body: bytes) -> Message | None:
 
 def _is_notification(data: bytes) -> bool:
     try:
-        value = json.loads(data)
+        value = wire.loads(data)
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and "method" in value and "id" not in value
@@ -184,16 +179,16 @@ def _is_refusal(status: int) -> bool:
     return status in {401, 403, 429} or status >= 500
 
 
-def _http_failure(response: aiohttp.ClientResponse, body: bytes) -> Failed:
+def _http_failure(response: Response, body: bytes) -> Failed:
     status = response.status
     if status in {429, 503}:
-        wait = _seconds(response.headers.get("Retry-After"))
+        wait = _seconds(response.header("Retry-After"))
         return fail(Outcome.OVERLOADED, Reach.REFUSED, "the tool server is over its queue", wait)
     if status in {401, 403}:
         return fail(Outcome.UNAVAILABLE, Reach.REFUSED, f"the tool server refused the gateway (HTTP {status})")
     if 400 <= status < 500:
         return fail(Outcome.UNAVAILABLE, Reach.REFUSED, f"the tool server did not take the request (HTTP {status})")
-    what = f"HTTP {status}, {response.headers.get('Content-Type', 'no type')}, {len(body)} bytes"
+    what = f"HTTP {status}, {response.header('Content-Type', 'no type')}, {len(body)} bytes"
     return fail(Outcome.UNAVAILABLE, Reach.UNKNOWN, f"the answer is no MCP message ({what})")
 
 

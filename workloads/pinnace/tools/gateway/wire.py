@@ -18,9 +18,17 @@ JSON_AND_SSE = "application/json, text/event-stream"
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 
 
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
 def dumps(value: Any) -> bytes:
     """Compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return _encoder.encode(value).encode("utf-8", "surrogatepass")
+
+
+def loads(text: bytes) -> Any:
+    """JSON in UTF-8, the only encoding that it has on a wire. Raises `ValueError`, `RecursionError`."""
+    return json.loads(text.decode("utf-8", "surrogatepass"))
 
 
 def result(request_id: Any, value: Mapping[str, Any]) -> bytes:

@@ -177,6 +177,24 @@ def repeated_job(
     return {"metadata": {"labels": identity.labels(role)}, "spec": spec}
 
 
+_NEVER_DONE = f"""trap 'kill -TERM "$child"' TERM
+"$@" & child=$!
+wait "$child"; code=$?
+if kill -0 "$child" 2>/dev/null; then wait "$child"; code=$?; fi
+if [ "$code" = 0 ]; then code={ExitCode.CHECKPOINTED:d}; fi
+exit "$code"
+"""
+
+
+def never_done(command: Sequence[str]) -> tuple[str, ...]:
+    """For a `repeated_job` whose work is over only when the JobSet's is. It needs `sh` in the image.
+
+    What is told to stop (vLLM, our own processes) ends with 0. Its Job would take that for the end of the work, never
+    make the pod again, and everybody else would wait for it.
+    """
+    return ("sh", "-c", _NEVER_DONE, "main", *command)
+
+
 GAVE_UP: dict[str, Any] = {"maxRestarts": 0, "rules": [{"name": "gaveUp", "action": "FailJobSet"}]}
 """Failure policy of roles that repeat their own pods: a role that gave up would only do so again."""
 

@@ -6,22 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pinnace_operator.api.fields import quantity_value
-from pinnace_operator.api.outcome import ExitCode
 from pinnace_operator.api.pod import Device
 from pinnace_operator.api.rlroles import RolloutServer
 from pinnace_operator.api.rlrun import RLRunSpec
 from pinnace_operator.builders import environment
 
 MODEL = "/scratch/model"
-# A server that is told to stop ends with 0, which its Job would take for the end of the work and not make it again.
-_SCRIPT = f"""trap 'kill -TERM "$child"' TERM
-"$@" & child=$!
-wait "$child"; code=$?
-if kill -0 "$child" 2>/dev/null; then wait "$child"; code=$?; fi
-if [ "$code" = 0 ]; then code={ExitCode.CHECKPOINTED:d}; fi
-exit "$code"
-"""
-_NEVER_DONE = ("sh", "-c", _SCRIPT, "server")
 
 
 def reference(port: int) -> tuple[str, ...]:
@@ -31,7 +21,7 @@ def reference(port: int) -> tuple[str, ...]:
 def command(spec: RLRunSpec, server: RolloutServer, port: int) -> tuple[str, ...]:
     """SGLang's or vLLM's. The user's arguments come last."""
     made = _sglang(spec, server, port) if spec.rollout.sglang else _vllm(spec, server, port)
-    return (*_NEVER_DONE, *made, *server.args)
+    return (*made, *server.args)
 
 
 def environment_of(engine: str) -> list[dict[str, Any]]:

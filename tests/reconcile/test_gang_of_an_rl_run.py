@@ -135,6 +135,18 @@ def test_a_lost_server_or_sampler_never_restarts_the_trainer() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run["metadata"]["name"])
+def test_no_role_but_the_trainer_can_end_its_job(run: Object) -> None:
+    """Where a deleted pod ends with 0, its Job would be complete: nobody makes the pod again, and the others wait."""
+    jobs = gang(run)
+    assert containers(jobs.pop("trainer"))["trainer"]["command"][0] == "pinnace"
+    for role, job in jobs.items():
+        command = containers(job)[role]["command"]
+        wrapper = command[: next(n for n, word in enumerate(command) if word in ("pinnace", "python3"))]
+        assert subprocess.run([*wrapper, "true"], check=False).returncode == 85, role
+        assert subprocess.run([*wrapper, "sh", "-c", "exit 64"], check=False).returncode == 64, role
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run["metadata"]["name"])
 def test_every_pod_of_a_run_is_hardened_and_prepares_itself(run: Object) -> None:
     for role, job in gang(run).items():
         spec = job["template"]["spec"]
@@ -192,8 +204,6 @@ def test_servers_are_started_as_training_needs_them() -> None:
     for part in ("--logprobs-mode processed_logprobs", "--enable-scale-out", "--max-model-len 512",
                  "--tensor-parallel-size 2", "--gpu-memory-utilization 0.8", "serve /scratch/model"):  # fmt: skip
         assert part in text
-    ended = subprocess.run([*vllm["command"][: vllm["command"].index("python3")], "true"], check=False)
-    assert ended.returncode == 85, "its Job would take 0 for the end of the work"
     assert {"VLLM_SERVER_DEV_MODE", "HF_HUB_OFFLINE"} <= told(vllm)
     assert vllm["readinessProbe"]["httpGet"]["path"] == "/v1/models", "/health blocks while a server is paused"
     sglang = containers(
@@ -204,14 +214,14 @@ def test_servers_are_started_as_training_needs_them() -> None:
         assert part in text
     assert {"name": "OMP_NUM_THREADS", "value": "3"} in sglang["rollout"]["env"]
     reference = containers(gang(rlrun())["rollout"])["rollout"]
-    assert reference["command"] == ["pinnace", "rl", "serve", "/scratch/model", "--url", "http://0.0.0.0:8710"]
+    assert reference["command"][-6:] == ["pinnace", "rl", "serve", "/scratch/model", "--url", "http://0.0.0.0:8710"]
     assert "readinessProbe" not in reference
 
 
 def test_samplers_share_the_attempts() -> None:
     sampler = containers(gang(rlrun("vllm", **VLLM))["sampler"])["sampler"]
-    assert sampler["command"][:5] == ["pinnace", "rl", "sample", "/scratch/run.json", "--slots"]
-    assert sampler["command"][5] == "34"
+    words = sampler["command"][sampler["command"].index("pinnace") :]
+    assert words[:6] == ["pinnace", "rl", "sample", "/scratch/run.json", "--slots", "34"]
     assert sampler["image"] == "registry.example.com/pinnace/tools:1.2.3"
 
 

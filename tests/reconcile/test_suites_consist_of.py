@@ -166,8 +166,8 @@ def test_shards_are_told_where_the_servers_are_and_get_their_keys() -> None:
     assert server["image"] == fetch["image"] == "registry.example.com/pinnace/rollout-sglang:1.2.3-cpu"
     assert server["command"][-2:] == ["--log-level", "debug"]
     assert server["command"][server["command"].index("--tool-call-parser") + 1] == "qwen25"
-    ended = subprocess.run([*server["command"][: server["command"].index("python3")], "true"], check=False)
-    assert ended.returncode == 85, "its Job would take 0 for the end of the work, and not make a drained server again"
+    wrapper = server["command"][: server["command"].index("python3")]
+    assert subprocess.run([*wrapper, "true"], check=False).returncode == 85, "its Job would take 0 for the end of it"
     given = set(environment(server))
     assert not [name for name in given if name.startswith(("AWS_", "PINNACE_", "HF_TOKEN"))], "a server needs no keys"
 

@@ -82,14 +82,15 @@ class Pods:
 
     def command(self, role: str, container: str) -> list[str]:
         python = str(self._server if self._server and role == rl.ROLLOUT else sys.executable)
-        program, *words = map(str, self.container(role, container)["command"])
-        words = [self._ports.get(word, word.replace("/scratch", str(self.folder / role))) for word in words]
+        asked = map(str, self.container(role, container)["command"])
+        words = [self._ports.get(word, word.replace("/scratch", str(self.folder / role))) for word in asked]
         for port, free in self._ports.items():
             words = [word.replace(f"0.0.0.0:{port}", f"127.0.0.1:{free}") for word in words]
-        if program == "pinnace":
-            return [python, "-m", "pinnace", *words]
+        if "pinnace" in words:
+            at = words.index("pinnace")
+            return [*words[:at], python, "-m", *words[at:]]
         words[words.index("python3")] = python
-        return [program, *words, "--host", "127.0.0.1"]  # a rollout server: on loopback only
+        return [*words, "--host", "127.0.0.1"]  # a rollout server: on loopback only
 
     def start(self, role: str, container: str) -> subprocess.Popen[bytes]:
         """With nothing of this process's environment but where programs and caches are."""

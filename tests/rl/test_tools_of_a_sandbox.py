@@ -11,6 +11,7 @@ import pytest
 from pinnace.agent import Tools
 from pinnace.outcome import InvalidSpec
 from pinnace.rl.pod import gateway as pod
+from pinnace.tools.client import ToolClient
 
 from e2e.gateway import sandboxes
 from e2e.gateway.lab import Gateway, lab
@@ -66,6 +67,16 @@ async def test_trajectories_have_sandboxes_of_their_own_and_give_them_back(offer
         assert [(await each.call("python", {"code": "print(x)"})).text.strip() for each in (one, other)] == ["1", "2"]
         assert "free" not in pool.states()
     pool.free()  # waits for what the gateway has begun
+
+
+async def test_a_call_after_the_lease_has_ended_is_not_held_against_the_agent(
+    warm: tuple[Gateway, Sandboxes], offering: Any
+) -> None:
+    offering("python")
+    async with pod.tools(TASK) as tools, ToolClient(warm[0].url, token=warm[0].token) as tenant:
+        for lease in await tenant.leases():
+            await tenant.release(lease.id)
+        assert (await tools.call("python", {"code": "print(1)"})).outcome == "unavailable"
 
 
 async def test_a_tool_that_is_not_there_is_told_before_the_first_attempt(offering: Any) -> None:

@@ -96,15 +96,15 @@ def _rollout_template(
     engine = "vllm" if spec.engine.vllm else "sglang"
     image = server.image or images.rollout(engine, server.device)
     resources = server.resources.to_manifest()
+    command = (*_COMMANDS[engine](server, model_name(spec.model)), *server.args)
     containers = (
         pod.Container(
             name=FETCH, image=image, command=("pinnace", "eval", "fetch", MODEL), init=True,
             resources=without_devices(resources), env=(*env, *_caches(), *_hub(spec)),
         ),
         pod.Container(
-            name=SERVER, image=image,
-            command=(*jobset.NEVER_DONE, *_COMMANDS[engine](server, model_name(spec.model)), *server.args),
-            resources=resources, env=tuple(_server_environment(server)), port=PORT,
+            name=SERVER, image=image, command=jobset.never_done(command), resources=resources,
+            env=tuple(_server_environment(server)), port=PORT,
         ),
     )  # fmt: skip
     return pod.template(

@@ -177,21 +177,23 @@ def repeated_job(
     return {"metadata": {"labels": identity.labels(role)}, "spec": spec}
 
 
-GAVE_UP: dict[str, Any] = {"maxRestarts": 0, "rules": [{"name": "gaveUp", "action": "FailJobSet"}]}
-"""Failure policy of roles that repeat their own pods: a role that gave up would only do so again."""
-
-
-_SERVES = f"""trap 'kill -TERM "$child"' TERM
+_NEVER_DONE = f"""trap 'kill -TERM "$child"' TERM
 "$@" & child=$!
 wait "$child"; code=$?
 if kill -0 "$child" 2>/dev/null; then wait "$child"; code=$?; fi
 if [ "$code" = 0 ]; then code={ExitCode.CHECKPOINTED:d}; fi
 exit "$code"
 """
-NEVER_DONE = ("sh", "-c", _SERVES, "server")
-"""Goes before a server's command. A server that is told to stop ends with 0, which its Job would take for the end of
-the work and not make it again."""
 
 
-def _fail_on_exit_codes(codes: list[int]) -> dict[str, Any]:
-    return {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(codes)}}
+def never_done(command: Sequence[str]) -> tuple[str, ...]:
+    """For a `repeated_job` whose work is over only when the JobSet's is. It needs `sh` in the image.
+
+    What is told to stop (vLLM, our own processes) ends with 0. Its Job would take that for the end of the work, never
+    make the pod again, and everybody else would wait for it.
+    """
+    return ("sh", "-c", _NEVER_DONE, "main", *command)
+
+
+GAVE_UP: dict[str, Any] = {"maxRestarts": 0, "rules": [{"name": "gaveUp", "action": "FailJobSet"}]}
+"""Failure policy of roles that repeat their own pods: a role that gave up would only do so again."""

@@ -107,8 +107,9 @@ def _role(
         name=MIRROR, image=made.image, sidecar=True, resources={"requests": {"cpu": "50m", "memory": "128Mi"}},
         command=("pinnace", "rl", "mirror", WEIGHTS, "--url", f"http://0.0.0.0:{MIRROR_PORT}"), env=env,
     )  # fmt: skip
+    command = made.command if name == TRAINER else jobset.never_done(made.command)
     main = pod.Container(
-        name=name, image=made.image, command=made.command, resources=made.resources,
+        name=name, image=made.image, command=command, resources=made.resources,
         env=(*told[made.told], *made.env), port=made.port,
     )  # fmt: skip
     tasks = spec.tasks.config_map

@@ -9,7 +9,7 @@ from pinnace_operator.api.fields import quantity_value
 from pinnace_operator.api.pod import Device
 from pinnace_operator.api.rlroles import RolloutServer
 from pinnace_operator.api.rlrun import RLRunSpec
-from pinnace_operator.builders import environment, jobset
+from pinnace_operator.builders import environment
 
 MODEL = "/scratch/model"
 
@@ -21,7 +21,7 @@ def reference(port: int) -> tuple[str, ...]:
 def command(spec: RLRunSpec, server: RolloutServer, port: int) -> tuple[str, ...]:
     """SGLang's or vLLM's. The user's arguments come last."""
     made = _sglang(spec, server, port) if spec.rollout.sglang else _vllm(spec, server, port)
-    return (*jobset.NEVER_DONE, *made, *server.args)
+    return (*made, *server.args)
 
 
 def environment_of(engine: str) -> list[dict[str, Any]]:

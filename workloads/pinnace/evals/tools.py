@@ -8,15 +8,15 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pinnace.agent import NoTools, Tools
-from pinnace.tools.client import GatewayRefused, Session, ToolClient, near
-from pinnace.tools.outcome import Outcome, ToolResult
+from pinnace.tools.client import GatewayRefused, Offered, Session, ToolClient, near
+from pinnace.tools.outcome import Outcome
 
 from .errors import BadPlan, ToolsRefused, ToolsUnavailable
 from .item import Item
@@ -95,7 +95,7 @@ class GatewayTools:
         """
         offered = await self.offer()
         if not item.files and self._in_sessions.isdisjoint(each["function"]["name"] for each in offered):
-            yield _Calls(self.client, offered)
+            yield Offered(self.client, offered)
             return
         try:
             (session,) = await self._insist(lambda: self.client.lease(1, idle_seconds=self._options.idle_seconds))
@@ -105,7 +105,7 @@ class GatewayTools:
         try:
             for path in item.files:
                 await self._upload(session, path)
-            yield _Calls(session, offered)
+            yield Offered(session, offered)
         finally:
             keeping.cancel()
             with suppress(ToolsUnavailable):  # then its idle time ends it
@@ -156,24 +156,6 @@ async def _keep(session: Session) -> None:
 
 class _NoSessions(Exception):
     """The ToolSandbox has shared servers only."""
-
-
-@dataclass(frozen=True)
-class _Calls:
-    """`Tools` by a client."""
-
-    client: ToolClient
-    listed: Sequence[Mapping[str, Any]]
-
-    async def schemas(self) -> Sequence[Mapping[str, Any]]:
-        return self.listed
-
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
-        result = await self.client.call(name, arguments)
-        if result.outcome is Outcome.DENIED and not result.meta:
-            # Turned away at the door: the lease has ended. A call that the gateway itself denies has a request id.
-            return replace(result, outcome=Outcome.UNAVAILABLE)
-        return result
 
 
 def gateway_at(url: str) -> GatewayOptions:

@@ -13,7 +13,7 @@ import base64
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
@@ -272,6 +272,31 @@ class Session(ToolClient):
         except GatewayRefused as refused:
             if refused.status != 401:  # its token has ended with it
                 raise
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What an agent gets of a gateway's tools: a `pinnace.agent.Tools`.
+
+    Attributes:
+        client: a tenant's, or a lease's.
+        listed: the tools in OpenAI's form.
+    """
+
+    client: ToolClient
+    listed: Sequence[Mapping[str, Any]]
+
+    async def schemas(self) -> Sequence[Mapping[str, Any]]:
+        """Those listed."""
+        return self.listed
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+        """Call one; that the lease has ended is `unavailable`, for it is not the agent's doing."""
+        result = await self.client.call(name, arguments)
+        if result.outcome is Outcome.DENIED and not result.meta:
+            # Turned away at the door: the lease has ended. A call that the gateway itself denies has a request id.
+            return replace(result, outcome=Outcome.UNAVAILABLE)
+        return result
 
 
 def _failed(outcome: Outcome, message: str, retry_after: float | None = None) -> ToolResult:

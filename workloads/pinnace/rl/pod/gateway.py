@@ -5,29 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from pinnace.agent import Tools
 from pinnace.outcome import InvalidSpec
 from pinnace.rl.config import Task
-from pinnace.tools.client import GatewayRefused, ToolClient, near
-from pinnace.tools.outcome import ToolResult
+from pinnace.tools.client import GatewayRefused, Offered, ToolClient, near
 
 URL, TOKEN, OFFERED = "PINNACE_TOOLS_URL", "PINNACE_TOOLS_TOKEN", "PINNACE_TOOLS_OFFERED"
 _PATIENCE = 60.0  # seconds to wait for a free sandbox; after that the attempt says nothing about the agent
-
-
-@dataclass(frozen=True)
-class _Tools:
-    client: ToolClient
-    listed: Sequence[Mapping[str, Any]]
-
-    async def schemas(self) -> Sequence[Mapping[str, Any]]:
-        return self.listed
-
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
-        return await self.client.call(name, arguments)
 
 
 @asynccontextmanager
@@ -43,9 +29,9 @@ async def tools(_: Task) -> AsyncIterator[Tools]:
         offered = _offered(listing["tools"])
         if not offered.keys().isdisjoint(listing["inSessions"]):
             async with client.session(patience=_PATIENCE) as sandbox:
-                yield _Tools(sandbox, [*offered.values()])
+                yield Offered(sandbox, [*offered.values()])
         else:
-            yield _Tools(client, [*offered.values()])
+            yield Offered(client, [*offered.values()])
 
 
 async def check() -> None:

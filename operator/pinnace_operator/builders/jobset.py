@@ -197,3 +197,7 @@ def never_done(command: Sequence[str]) -> tuple[str, ...]:
 
 GAVE_UP: dict[str, Any] = {"maxRestarts": 0, "rules": [{"name": "gaveUp", "action": "FailJobSet"}]}
 """Failure policy of roles that repeat their own pods: a role that gave up would only do so again."""
+
+
+def _fail_on_exit_codes(codes: list[int]) -> dict[str, Any]:
+    return {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(codes)}}

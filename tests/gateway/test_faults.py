@@ -249,6 +249,34 @@ def test_a_gateway_that_has_just_started_holds_calls_until_it_knows_the_tools(ow
         assert gateway.call("echo", {"text": "early"})["outcome"] == "ok"
 
 
+def test_a_gateway_that_starts_among_broken_replicas_knows_the_tools_of_a_whole_one(own: Lab) -> None:
+    with faulty("garbage") as replica:
+        described = server("plain", own.backend())
+        described["versions"][0]["endpoints"] += [f"{replica.url}/{number}" for number in range(9)]
+        gateway = own.gateway({"servers": [described]}, wait=False)
+        for _ in range(5):
+            gateway.stop()
+            gateway.start()
+            assert gateway.port
+            assert gateway.call("echo", {"text": "early"})["outcome"] != "invalid_arguments"
+            gateway.wait_tools("echo")
+
+
+@pytest.mark.parametrize("endpoints", [[], ["http://127.0.0.1:1"]], ids=["at zero", "refuses connections"])
+def test_a_gateway_that_starts_while_a_server_is_away_waits_for_its_tools(own: Lab, endpoints: list[str]) -> None:
+    away = server("plain", scale={"min": 0, "max": 1})
+    away["versions"][0]["endpoints"] = endpoints
+    gateway = own.gateway({"servers": [away]}, wait=False)
+    assert gateway.port
+    answers: list[Any] = []
+    waiting = threading.Thread(target=lambda: answers.append(gateway.call("echo", {"text": "held"})))
+    waiting.start()
+    eventually("it waits", lambda: gateway.metric("pinnace_tools_in_flight") == 1)
+    gateway.configure({"generation": 2, "servers": [server("plain", own.backend())]})
+    waiting.join(timeout=30)
+    assert outcomes(answers) == {"ok": 1}
+
+
 def test_a_client_that_goes_away_cancels_its_call(own: Lab) -> None:
     import httpx
 

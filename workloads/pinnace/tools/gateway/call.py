@@ -49,7 +49,7 @@ class Calls:
         call.trace = trace
         outcome = "cancelled"
         try:
-            if tool is None and (state.unlisted() or not state.configured):
+            if tool is None and state.may_appear():
                 tool = await self._appears(call)
             if tool is None:
                 reply = self._unknown(call)
@@ -80,14 +80,14 @@ class Calls:
     async def _appears(self, call: Call) -> Tool | None:
         """Wait for a tool that may be listed in a moment: this gateway, or its server, has just started."""
         end = min(call.deadline, asyncio.get_running_loop().time() + self._state.config.limits.max_queue_seconds)
-        while not self._state.configured or self._state.unlisted():
+        while self._state.may_appear():
             if asyncio.get_running_loop().time() >= end or self._state.catalog.find(call.tool):
                 break
             await asyncio.sleep(0.02)
         return self._state.catalog.find(call.tool)
 
     def _unknown(self, call: Call) -> Reply:
-        if not self._state.configured or self._state.unlisted():
+        if self._state.may_appear():
             told = "the gateway has just started and does not know all tools yet"
             return refused(Outcome.UNAVAILABLE, told, retry_after=1.0)
         near = self._state.catalog.nearest(call.tool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _LIST_EVERY = 10.0  # seconds between two listings of a version's tools
 _LIST_AGAIN = 0.25  # after one that failed, doubled up to _LIST_EVERY
+_LIST_PATIENCE, _NEXT_AFTER = 10.0, 2.0  # seconds for an answer: of the last replica that can be asked, of the others
+_MOST_ASKED = 8  # sandboxes for one listing
 # A replica that leaves some probes unanswered is hung; one that has left the endpoints too is gone after the first.
 _PROBE_EVERY, _PROBE_PATIENCE = 0.5, 1.0
 _NO_HOST = {errno.EHOSTUNREACH, errno.ENETUNREACH}
@@ -110,35 +112,39 @@ class Control:
                 asking.pop(key).result()
 
     async def _list_version(self, pool: Pool, group: Group) -> None:
-        key = (pool.server.name, group.version)
-        replicas = [each for each in group.replicas if not each.hung] or group.replicas
-        replica = self._state.rng.choice(replicas)
-        try:
-            if not replica.era:
-                await self._state.hop.find_era(replica, headers={}, within=5)
-            tools = await self._state.hop.list_all(replica, "tools/list", "tools", headers={}, within=10)
-        except (Failed, TimeoutError) as failed:
-            self._failed(key, f"tools can't be listed: {failed}")
-            return
-        self._soon(key, _LIST_EVERY, 0.0)
-        if not replica.gone:
-            self._state.listed(*key, tools)
+        replicas = sorted(group.replicas, key=lambda each: (each.hung, self._state.rng.random()))
+        await self._ask((pool.server.name, group.version), replicas, {})
 
     async def _list_sessions(self) -> None:
         leases = self._state.leases
-        alive = [pod for pod in leases.pods.values() if pod.state in {"free", "armed"}]
+        alive = [pod.url for pod in leases.pods.values() if pod.state in {"free", "armed"}]
         if not alive:
             self._soon((SESSIONS, ""), _LIST_AGAIN, 0.0)
             return
-        replica = self._state.session_replica(self._state.rng.choice(alive).url)
-        headers = {KEY_HEADER: leases.agents.key()}
-        try:
-            tools = await self._state.hop.list_all(replica, "tools/list", "tools", headers=headers, within=10)
-        except (Failed, TimeoutError) as failed:
-            self._failed((SESSIONS, ""), f"tools can't be listed: {failed}")
-            return
-        self._soon((SESSIONS, ""), _LIST_EVERY, 0.0)
-        self._state.listed(SESSIONS, "", tools)
+        self._state.rng.shuffle(alive)
+        replicas = [self._state.session_replica(url) for url in alive[:_MOST_ASKED]]
+        await self._ask((SESSIONS, ""), replicas, {KEY_HEADER: leases.agents.key()})
+
+    async def _ask(self, key: tuple[str, str], replicas: Sequence[Replica], headers: Mapping[str, str]) -> None:
+        """Put the tools of the first replica that lists them into force: a broken one says nothing about the others."""
+        problem: Exception | None = None
+        for replica in replicas:
+            within = _LIST_PATIENCE if replica is replicas[-1] else _NEXT_AFTER
+            try:
+                if not replica.era:
+                    await self._state.hop.find_era(replica, headers=headers, within=within)
+                tools = await self._state.hop.list_all(replica, "tools/list", "tools", headers=headers, within=within)
+            except (Failed, TimeoutError) as failed:
+                problem = failed
+            else:
+                if not replica.gone:
+                    self._soon(key, _LIST_EVERY, 0.0)
+                    self._state.listed(*key, tools)
+                    return
+        if problem is None:  # all have left meanwhile
+            self._soon(key, _LIST_AGAIN, 0.0)
+        else:
+            self._failed(key, f"tools can't be listed: {problem}")
 
     def _failed(self, key: tuple[str, str], message: str) -> None:
         _, wait = self._due.get(key, (0.0, 0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -27,6 +28,7 @@ from pinnace.tools.gateway.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
+_YOUNG = 30.0  # seconds in which a gateway that lacks a server's tools expects them
 Endpoints = Mapping[str, Mapping[str, str]]  # service → address (host) → pod name
 
 
@@ -67,6 +69,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.recordings = Recordings(self.store)
+        self._began = time.monotonic()
         self._endpoints: Endpoints = {}
         self._sessions: dict[str, Replica] = {}
 
@@ -82,6 +85,16 @@ class State:
             for server, version in present
             if version not in self.listings.get(server, {}) and (server, version) not in self.failures
         )
+
+    def may_appear(self) -> bool:
+        """Whether a tool that is not known may be listed in a moment: this gateway has just started, or its server has.
+
+        A server at zero is started to be asked; replicas that failed a gateway's first question may answer the next.
+        """
+        young = time.monotonic() < self._began + _YOUNG
+        known = all(group.version in self.listings.get(pool.server.name, {})
+                    for pool in self.all_pools() for group in pool.groups)  # fmt: skip
+        return not self.configured or bool(self.unlisted()) or (young and not known)
 
     def _want(self) -> None:
         self.wanted()

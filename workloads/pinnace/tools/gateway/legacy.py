@@ -85,10 +85,10 @@ class Legacy:
     def _note(self, session: McpSession, message: dict[str, Any], params: dict[str, Any]) -> bool:
         """A notification, or the client's answer to a question of a tool. False: its call must be another gateway's."""
         if message.get("method") == "notifications/cancelled":
-            task = session.in_flight.get(params.get("requestId"))
-            if task is None:
+            running = session.in_flight.get(params.get("requestId"))
+            if running is None:
                 return False
-            task.cancel()
+            running.take_back()
         elif message.get("method") is None:
             waiting = session.waiting.get(message.get("id"))
             if waiting is None:
@@ -126,19 +126,13 @@ class Legacy:
         if not isinstance(name, str) or not isinstance(arguments, dict | None):
             return _error(rpc_id, wire.INVALID_PARAMS, "params.name must be a string and params.arguments an object")
         sink = Sink(request)
-        work = asyncio.create_task(self._rounds(request, caller, session, sink, rpc_id, params))
-        session.in_flight[rpc_id] = work
         try:
-            reply = await asyncio.shield(work)
-            return await _finish(sink, reply, rpc_id)
-        except asyncio.CancelledError:
-            if work.cancelled() and not _cancelling():
-                # The client took the request back; it does not expect a response, but the stream must end.
+            with session.running(rpc_id) as running:
+                reply = await self._rounds(request, caller, session, sink, rpc_id, params)
+            if running.taken_back:  # the client does not expect a response, but the stream must end
                 return await sink.end(wire.error(rpc_id, 0, "Request cancelled"))
-            work.cancel()
-            raise
+            return await _finish(sink, reply, rpc_id)
         finally:
-            session.in_flight.pop(rpc_id, None)
             sink.close()
 
     async def _rounds(
@@ -228,11 +222,6 @@ async def _finish(sink: Sink, reply: Reply, rpc_id: Any) -> web.StreamResponse:
     if reply.error is not None:
         return await sink.end(wire.dumps({"jsonrpc": "2.0", "id": rpc_id, "error": reply.error}))
     return await sink.end(wire.result(rpc_id, wire.to_legacy(reply.mcp())))
-
-
-def _cancelling() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _error(rpc_id: Any, code: int, message: str, status: int = 200) -> web.Response:

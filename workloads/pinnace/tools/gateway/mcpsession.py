@@ -11,6 +11,8 @@ import json
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +24,24 @@ _FACTS = 5
 _MOST_TOLD = 2048  # characters of what the client told at the start that its session's id may hold: it is a header
 
 
+class Running:
+    """A call of the task that made this."""
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self.taken_back = False
+
+    def take_back(self) -> None:
+        """The client does not want it any more."""
+        self.taken_back = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def is_all_that_was_cancelled(self) -> bool:
+        """Whether only the call was, not its task for another reason. Clears it from the task."""
+        return self.taken_back and self._task is not None and self._task.uncancel() == 0
+
+
 @dataclass(eq=False)
 class McpSession:
     """One client.
@@ -31,7 +51,7 @@ class McpSession:
         tenant: whose it is.
         version: the revision that was negotiated.
         capabilities, info: as the client gave them.
-        in_flight: by JSON-RPC id, the tasks that a `notifications/cancelled` cancels.
+        in_flight: by JSON-RPC id, the calls that a `notifications/cancelled` takes back.
         waiting: by JSON-RPC id, the answers that the client owes us.
     """
 
@@ -43,12 +63,24 @@ class McpSession:
     log_level: str = "info"
     used: float = field(default_factory=time.monotonic)
     streams: int = 0
-    in_flight: dict[Any, asyncio.Task[Any]] = field(default_factory=dict)
+    in_flight: dict[Any, Running] = field(default_factory=dict)
     waiting: dict[Any, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def busy(self) -> bool:
         return bool(self.in_flight or self.streams)
+
+    @contextmanager
+    def running(self, rpc_id: Any) -> Iterator[Running]:
+        """Ends early, with `taken_back`, when the client takes the call back."""
+        running = self.in_flight[rpc_id] = Running()
+        try:
+            yield running
+        except asyncio.CancelledError:
+            if not running.is_all_that_was_cancelled():
+                raise
+        finally:
+            self.in_flight.pop(rpc_id, None)
 
 
 class McpSessions:
@@ -99,8 +131,8 @@ class McpSessions:
 
     def end(self, session: McpSession) -> None:
         """The client is done; its calls in flight are cancelled."""
-        for task in session.in_flight.values():
-            task.cancel()
+        for running in session.in_flight.values():
+            running.take_back()
         self._forget(session)
 
     def reap(self) -> None:

@@ -39,6 +39,11 @@ def play(ledger: Ledger, slots: list, *, reward: float | Reward | None = None) -
         ledger.deliver(trajectory(slot.id, reward=given, version=ledger.version, group=str(slot.group)))
 
 
+def test_a_trainer_hears_that_the_coordinator_has_lost_its_disk(config: RunConfig) -> None:
+    with pytest.raises(OutOfStep, match="goes on from its last checkpoint"):
+        opened(config).batch(137)
+
+
 def test_nobody_plays_before_a_trainer_has_begun_and_a_server_has_its_weights(config: RunConfig) -> None:
     ledger = opened(config)
     assert ledger.take("s", 8, now=0) == []

@@ -51,20 +51,13 @@ def labelled(name: str, label: str, values: Values) -> dict[str, float]:
 
 
 class JsonLines:
-    """`metrics.jsonl`: one line a step. Opened anew at a resume: lines after its step are from lost weights and go."""
+    """`metrics.jsonl`: one line a step. `before`: the file as it was at the checkpoint that training goes on from."""
 
-    def __init__(self, path: Path, *, resume_at: int = 0) -> None:
+    def __init__(self, path: Path, before: Path | None) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _whole(path) if json.loads(line)["step"] <= resume_at]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        path.write_text(before.read_text() if before else "")
 
     def write(self, step: int, values: Values) -> None:
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
-
-
-def _whole(path: Path) -> Iterator[str]:
-    """Lines without the half one that a killed process may have left."""
-    if path.exists():
-        yield from (line for line in path.read_text().split("\n")[:-1] if line)

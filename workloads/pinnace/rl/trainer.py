@@ -7,6 +7,7 @@ resumes from a checkpoint, and the coordinator frees what later steps had claime
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -50,14 +51,15 @@ def train(
         engine.load(saved.folder / "state")
     step = saved_step = saved.step if saved is not None else 0
     version = ranks.share(outlet.begin(step) if ranks.first else 0)
-    lines = JsonLines(config.folder / METRICS, resume_at=step) if ranks.first else None
+    before = saved.folder / "state" / METRICS if saved is not None else None
+    lines = JsonLines(config.folder / METRICS, before) if ranks.first else None
     publish(engine, outlet, version, config.model, probe_ids, ranks, clock)
 
     while step < config.steps:
         trajectories = wait_for_batch(outlet, step + 1, shutdown, ranks, clock)
         if trajectories is None:
             if step > saved_step:
-                save(engine, checkpoints, step, config.model, ranks, clock)
+                save(engine, checkpoints, step, config, ranks, clock)
             checkpoints.wait(shutdown.seconds_left())
             raise Checkpointed(f"step {step} is saved; the next attempt goes on from there", step=step)
         groups = [denoise(members, config.denoising) for members in by_group(trajectories)]
@@ -76,9 +78,6 @@ def train(
         if ranks.first:
             outlet.stepped(step, version)
         publish(engine, outlet, version, config.model, probe_ids, ranks, clock)
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            save(engine, checkpoints, step, config.model, ranks, clock)
-            saved_step = step
         if lines is not None:
             values = measure(trajectories, groups, samples, made, version=version - 1) | {
                 "grad_norm": norm, "policy_version": version, "servers_quarantined": outlet.quarantined,
@@ -87,6 +86,9 @@ def train(
             }  # fmt: skip
             lines.write(step, values)
             report.tell(step, values)
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            save(engine, checkpoints, step, config, ranks, clock)
+            saved_step = step
 
     checkpoints.wait(None)
     if not ranks.first:
@@ -132,15 +134,19 @@ def publish(
         outlet.publish(version, write)
 
 
-def save(engine: TrainEngine, checkpoints: Checkpoints, step: int, base: Path, ranks: Ranks, clock: Clock) -> None:
+def save(
+    engine: TrainEngine, checkpoints: Checkpoints, step: int, config: RunConfig, ranks: Ranks, clock: Clock
+) -> None:
+    """With the metrics so far: what a trainer resumes from tells of every step before."""
     with clock.waiting("checkpoint"):
         staged = ranks.share(checkpoints.staging(step) if ranks.first else Path())
         engine.save(staged / "state")
         if ranks.first:
             (staged / "model").mkdir()
-        export(engine, base, staged / "model" if ranks.first else None)
+        export(engine, config.model, staged / "model" if ranks.first else None)
         ranks.meet()
         if ranks.first:
+            shutil.copy(config.folder / METRICS, staged / "state")
             checkpoints.commit(step, staged)
 
 

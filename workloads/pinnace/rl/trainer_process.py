@@ -25,7 +25,7 @@ from pinnace.chat import ChatTokenizer
 from pinnace.outcome import InvalidSpec, ModelUnusable
 from pinnace.progress import Identity, Progress
 from pinnace.shutdown import Shutdown
-from pinnace.storage import Committed, Event, History, NotFound, Published, RunDirectory, S3Uri, Storage
+from pinnace.storage import Committed, Event, History, Published, RunDirectory, S3Uri, Storage
 
 from . import plot
 from .checkpoints import Checkpoints, DiskCheckpoints, S3Checkpoints
@@ -187,19 +187,15 @@ def _run_directory(address: str, listener: Callable[[Event], None] = lambda _: N
 
 
 def _history(config: RunConfig) -> History | None:
-    """Metrics and their picture in S3; a trainer on another disk goes on with what is there."""
+    """Metrics and their picture in S3."""
     if config.storage is None:
         return None
-    run_directory, metrics = _run_directory(config.storage), config.folder / METRICS
-    config.folder.mkdir(parents=True, exist_ok=True)
-    if not metrics.exists():
-        with suppress(NotFound), Storage.from_env().open(run_directory.history / METRICS) as stored:
-            metrics.write_bytes(stored.read())
+    metrics = config.folder / METRICS
 
     def read() -> bytes:
         return metrics.read_bytes() if metrics.exists() else b""
 
-    return History(run_directory, {METRICS: read, PLOT: lambda: plot.reward(read().decode()).encode()})
+    return History(_run_directory(config.storage), {METRICS: read, PLOT: lambda: plot.reward(read().decode()).encode()})
 
 
 def _output(config: RunConfig, write: Callable[[Path], None]) -> Published:

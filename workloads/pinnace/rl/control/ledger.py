@@ -141,6 +141,8 @@ class Ledger:
         """The step's trajectories, claimed for it; empty while there are too few. Asking again gives the same."""
         if claimed := self.store.batch(step):
             return claimed
+        if self.store.version is None:
+            raise OutOfStep("the coordinator's disk is new: the trainer goes on from its last checkpoint")
         if step != self.store.step + 1:
             raise OutOfStep(f"step {step} was asked for, and step {self.store.step} is done: is there another trainer?")
         groups = self._scheduler.cut()

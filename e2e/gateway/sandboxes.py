@@ -6,12 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from e2e.apiserver import free_port
+from e2e.apiserver import free_ports
 from e2e.gateway.lab import AGENTS_KEY, Gateway, Lab, Process, eventually
 
 # One client for all: each new one would read all certificates of the system, and a core would do nothing else.
@@ -56,17 +55,18 @@ class Sandboxes:
 
 def start(lab: Lab, count: int, *, servers: str = "python,shell,files") -> Sandboxes:
     """`count` running sandboxes with the key that the laboratory's gateways have, each free."""
-    pods = Sandboxes([_pod(lab, lab.folder / f"sandbox-{free_port()}", servers) for _ in range(count)])
+    pods = Sandboxes([_pod(lab, port, servers) for port in free_ports(count)])
     eventually("all are free", lambda: set(pods.states()) == {"free"}, within=120)
     return pods
 
 
-def _pod(lab: Lab, folder: Path, servers: str) -> Sandbox:
+def _pod(lab: Lab, port: int, servers: str) -> Sandbox:
+    folder = lab.folder / f"sandbox-{port}"
     for part in ("workspace", "scratch"):
         (folder / part).mkdir(parents=True)
     (lab.folder / "key").write_text(AGENTS_KEY)
     hosted = ",".join(each for each in servers.split(",") if each not in {"python", "shell", "files"})
-    port, socket = free_port(), folder / "socket"
+    socket = folder / "socket"
 
     def process(name: str, *options: str) -> Process:
         command = [sys.executable, "-m", f"pinnace.tools.{name}.cli", "--socket", str(socket), *options]

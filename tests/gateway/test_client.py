@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from contextlib import suppress
 
 import pytest
 from pinnace.tools.client import GatewayRefused, ToolClient
@@ -47,6 +48,20 @@ async def test_a_session_is_leased_for_a_block_and_given_back(leasing: Gateway, 
         assert (await sandbox.call("read_file", {"path": "a"})).outcome is Outcome.DENIED
 
 
+async def test_a_lease_whose_request_is_cancelled_stays_with_nobody(leasing: Gateway, pool: Sandboxes) -> None:
+    """Also when the gateway has given it already, and the answer is on its way."""
+    async with ToolClient(leasing.url, token=leasing.token) as tools:
+        for step in range(20):
+            asking = asyncio.create_task(tools.lease(1, patience=30))
+            await asyncio.sleep(step / 2000)
+            time.sleep(0.05)  # noqa: ASYNC251 - what the gateway answers meanwhile is not read
+            asking.cancel()
+            with suppress(asyncio.CancelledError):
+                for each in await asking:
+                    await each.end()
+    await asyncio.to_thread(eventually, "all are free", lambda: pool.states() == ["free"] * 4)
+
+
 async def test_a_group_of_attempts_has_a_sandbox_each_with_its_attachment(leasing: Gateway, pool: Sandboxes) -> None:
     attachment = bytes(range(256)) * 20_000  # in three parts
     async with ToolClient(leasing.url, token=leasing.token) as tools:
@@ -69,7 +84,7 @@ async def test_a_group_of_attempts_has_a_sandbox_each_with_its_attachment(leasin
 
 async def test_whoever_waits_gets_the_sandbox_that_another_gives_back(leasing: Gateway, pool: Sandboxes) -> None:
     async with ToolClient(leasing.url, token=leasing.token) as tools:
-        first = await tools.lease(4)
+        first = await tools.lease(4, patience=30)
         waiting = asyncio.create_task(tools.lease(2, patience=60))
         with pytest.raises(GatewayRefused, match="are free") as refused:
             await tools.lease(1)

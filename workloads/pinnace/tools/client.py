@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +26,7 @@ from pinnace.tools.outcome import CallError, Outcome, ToolResult
 
 _SLACK = 5.0  # seconds that we wait beyond the call's own time limit: the gateway's typed answer should win
 _DEFAULT_SECONDS = 600.0
+_REQUEST = "pinnace.dev/request"  # label of a lease
 _PART = 2 << 20  # bytes of one upload: as base64 below what a gateway accepts by default (4 MiB)
 _HTTP = {401: Outcome.DENIED, 403: Outcome.DENIED, 404: Outcome.UNAVAILABLE, 429: Outcome.OVERLOADED}
 
@@ -157,7 +159,8 @@ class ToolClient:
         Raises:
             GatewayRefused: 429 when too few are free, 400 for limits that can't be.
         """
-        asked: dict[str, Any] = {"count": count, "env": dict(env or {}), "labels": dict(labels or {})}
+        asked: dict[str, Any] = {"count": count, "env": dict(env or {})}
+        asked["labels"] = {**(labels or {}), _REQUEST: secrets.token_hex(8)}
         if limits:
             asked["limits"] = dict(limits)
         if ttl_seconds is not None:
@@ -168,6 +171,9 @@ class ToolClient:
         while True:
             try:
                 found = await self._ask("POST", "/sessions", asked)
+            except asyncio.CancelledError:
+                await asyncio.shield(self._give_back(asked["labels"][_REQUEST]))
+                raise
             except GatewayRefused as refused:
                 # Not all at the same moment: groups that take half of the pool each would block each other again.
                 wait = (refused.retry_after or 1.0) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
@@ -177,9 +183,18 @@ class ToolClient:
             else:
                 return [Session(self, each) for each in found["sessions"]]
 
+    async def _give_back(self, request: str) -> None:
+        """End what the gateway has given to a request whose answer nobody reads any more."""
+        with suppress(GatewayRefused):
+            for each in (await self._ask("GET", "/sessions"))["sessions"]:
+                if each["labels"].get(_REQUEST) == request:
+                    await self.release(each["id"])
+
     async def leases(self) -> list[Lease]:
         """The tenant's leases that have not ended, whoever got them: after a crash, say. Raises `GatewayRefused`."""
         found = await self._ask("GET", "/sessions")
+        for each in found["sessions"]:
+            each["labels"].pop(_REQUEST, None)
         return [
             Lease(each["id"], each["expiresAt"], each["lastUsed"], each["idleSeconds"], each["labels"])
             for each in found["sessions"]

@@ -28,7 +28,7 @@ def opened(config: RunConfig) -> Ledger:
 
 def begun(config: RunConfig) -> Ledger:
     ledger = opened(config)
-    ledger.served(ledger.begin(0, None))
+    ledger.served(ledger.begin(0, None, None))
     return ledger
 
 
@@ -44,10 +44,16 @@ def test_a_trainer_hears_that_the_coordinator_has_lost_its_disk(config: RunConfi
         opened(config).batch(137)
 
 
+def test_tasks_go_on_after_the_trained_ones_where_the_coordinator_has_lost_its_disk(config: RunConfig) -> None:
+    ledger = opened(config)
+    ledger.served(ledger.begin(6, 9, 40))
+    assert {slot.group for slot in ledger.take("s", 8, now=0)} == {41, 42, 43, 44}
+
+
 def test_nobody_plays_before_a_trainer_has_begun_and_a_server_has_its_weights(config: RunConfig) -> None:
     ledger = opened(config)
     assert ledger.take("s", 8, now=0) == []
-    version = ledger.begin(0, None)
+    version = ledger.begin(0, None, None)
     assert ledger.take("s", 8, now=0) == []
     ledger.served(version)
     assert len(ledger.take("s", 8, now=0)) == 8
@@ -96,8 +102,8 @@ def test_weights_of_a_lost_timeline_never_share_a_version(config: RunConfig) -> 
         assert ledger.batch(step)
         ledger.stepped(step, step)
         ledger.served(step)
-    assert ledger.begin(1, None) == 3
-    assert ledger.begin(1, 9) == 10
+    assert ledger.begin(1, None, None) == 3
+    assert ledger.begin(1, 9, None) == 10
 
 
 def test_a_second_trainer_is_refused(config: RunConfig) -> None:
@@ -113,7 +119,7 @@ def test_a_second_trainer_is_refused(config: RunConfig) -> None:
 
 def test_a_run_is_finished_when_its_last_checkpoint_is_durable_and_no_sooner(config: RunConfig) -> None:
     ledger = begun(config)
-    ledger.begin(29, None)
+    ledger.begin(29, None, None)
     ledger.served(1)
     play(ledger, ledger.take("s", 8, now=0))
     assert ledger.batch(30)
@@ -171,7 +177,7 @@ def test_any_deaths_at_any_time(config: RunConfig, seed: int) -> None:
             case "kill trainer":
                 step, batch = durable, []
                 history = {past: ids for past, ids in history.items() if past <= durable}
-                version = ledger.begin(step, None)
+                version = ledger.begin(step, None, None)
                 ledger.served(version)
                 seen_versions.append(version)
             case "kill sampler":

@@ -58,6 +58,10 @@ class JsonLines:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(before.read_text() if before else "")
 
+    def most(self, name: str) -> float | None:
+        """The greatest value so far; None before the first line."""
+        return max((json.loads(line)[name] for line in self._path.read_text().splitlines()), default=None)
+
     def write(self, step: int, values: Values) -> None:
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")

@@ -37,10 +37,10 @@ class Outlet:
         self._thread = ThreadPoolExecutor(1, "announce")
         self._announced: Future[None] | None = None
 
-    def begin(self, step: int) -> int:
-        """Says from which step training goes on; returns the version of its weights."""
+    def begin(self, step: int, newest_group: float | None) -> int:
+        """Says from which step training goes on, and which groups are trained; returns the version of its weights."""
         newest = self._weights.newest()
-        given = {"step": step, "published": None if newest is None else newest.version}
+        given = {"step": step, "published": None if newest is None else newest.version, "newest_group": newest_group}
         return int(self._coordinator.ask("/v1/trainer/begin", given).json()["version"])
 
     def batch(self, step: int) -> list[Trajectory]:

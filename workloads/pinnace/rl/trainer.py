@@ -50,9 +50,9 @@ def train(
     if saved is not None:
         engine.load(saved.folder / "state")
     step = saved_step = saved.step if saved is not None else 0
-    version = ranks.share(outlet.begin(step) if ranks.first else 0)
     before = saved.folder / "state" / METRICS if saved is not None else None
     lines = JsonLines(config.folder / METRICS, before) if ranks.first else None
+    version = ranks.share(outlet.begin(step, lines.most("newest_group")) if lines is not None else 0)
     publish(engine, outlet, version, config.model, probe_ids, ranks, clock)
 
     while step < config.steps:
@@ -81,7 +81,7 @@ def train(
         if lines is not None:
             values = measure(trajectories, groups, samples, made, version=version - 1) | {
                 "grad_norm": norm, "policy_version": version, "servers_quarantined": outlet.quarantined,
-                "reward": outlet.reward,
+                "reward": outlet.reward, "newest_group": max(int(one.group_id) for one in trajectories),
                 **clock.values(),
             }  # fmt: skip
             lines.write(step, values)

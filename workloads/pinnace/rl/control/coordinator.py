@@ -62,8 +62,7 @@ class Coordinator:
         return await self._changed()
 
     async def begin(self, request: web.Request) -> web.StreamResponse:
-        given = await request.json()
-        version = self._ledger.begin(given["step"], given["published"])
+        version = self._ledger.begin(**await request.json())
         return await self._changed({"version": version})
 
     async def batch(self, request: web.Request) -> web.StreamResponse:

@@ -62,10 +62,11 @@ class Ledger:
         """Mean of the newest attempts, as many as a step has. Those count, too, whose groups are refilled."""
         return statistics.fmean(self._rewards) if self._rewards else 0.0
 
-    def begin(self, step: int, published: int | None) -> int:
+    def begin(self, step: int, published: int | None, newest_group: int | None) -> int:
         """A trainer starts from the checkpoint of `step`; returns the version to publish its weights as.
 
         `published` is the newest version whose weights are to be found. A number is never given to other weights again.
+        `newest_group` is the newest that was trained: the tasks after it are next, also where our disk is a new one.
         """
         known = [version for version in (self.store.version, published) if version is not None]
         version = max(known) + 1 if known else 0
@@ -75,7 +76,7 @@ class Ledger:
         self._scheduler = Scheduler(self.config.schedule, version=version)
         self._served = -math.inf
         self.finished = step >= self.config.steps
-        self._restore()
+        self._restore(first_group=0 if newest_group is None else int(newest_group) + 1)
         return version
 
     def take(self, sampler: str, limit: int, *, now: float) -> list[Slot]:
@@ -190,12 +191,12 @@ class Ledger:
             **labelled("events", "kind", self.counts + self._scheduler.counts),
         }
 
-    def _restore(self) -> None:
+    def _restore(self, first_group: int = 0) -> None:
         self._leases.clear()
         self._judged.clear()
         waiting = list(self.store.waiting())
         self._unused = {one.id for one in waiting}
-        self._waiting = deque(self._scheduler.restore(waiting, ids=self.store.ids()))
+        self._waiting = deque(self._scheduler.restore(waiting, ids=self.store.ids(), first_group=first_group))
         self._settle()
 
     def _again(self, slot: Slot | None) -> None:

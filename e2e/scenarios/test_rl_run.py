@@ -103,6 +103,7 @@ def test_a_run_goes_on_when_a_pod_of_each_role_is_lost(platform: Platform, kubec
     """`kubectl delete` tells all but the trainer to stop. They obey, and are made again all the same."""
     kubectl.apply(run("killed", steps=LONG))
     until(kubectl, "killed", "a checkpoint", lambda now: now.get("checkpoint", {}).get("step", 0) >= 2)
+    trainer = running(kubectl, "killed", "trainer")
     for role in ("sampler", "rollout", "proxy", "coordinator"):
         lost = running(kubectl, "killed", role)
         kubectl.run("delete", "pod", lost)
@@ -110,7 +111,7 @@ def test_a_run_goes_on_when_a_pod_of_each_role_is_lost(platform: Platform, kubec
         at = step(status(kubectl, "killed"))
         until(kubectl, "killed", f"to go on after the {role} was lost", at_least(at + LAG))
         print(f"{role} lost at about step {at}: it went on")
-    assert send_signal(running(kubectl, "killed", "trainer"), signal.SIGKILL) > 0
+    assert send_signal(trainer, signal.SIGKILL) > 0, "it has gone on all the time"
     check_complete(platform, kubectl, "killed", steps=LONG)
 
 

@@ -28,7 +28,7 @@ def opened(config: RunConfig) -> Ledger:
 
 def begun(config: RunConfig) -> Ledger:
     ledger = opened(config)
-    ledger.served(ledger.begin(0, None))
+    ledger.served(ledger.begin(0, None, None))
     return ledger
 
 
@@ -39,15 +39,31 @@ def play(ledger: Ledger, slots: list, *, reward: float | Reward | None = None) -
         ledger.deliver(trajectory(slot.id, reward=given, version=ledger.version, group=str(slot.group)))
 
 
-def test_a_trainer_hears_that_the_coordinator_has_lost_its_disk(config: RunConfig) -> None:
-    with pytest.raises(OutOfStep, match="goes on from its last checkpoint"):
-        opened(config).batch(137)
+def test_tasks_go_on_after_the_trained_ones_where_the_coordinator_has_lost_its_disk(config: RunConfig) -> None:
+    ledger = opened(config)
+    ledger.served(ledger.begin(6, 9, 40))
+    assert {slot.group for slot in ledger.take("s", 8, now=0)} == {41, 42, 43, 44}
+
+
+def test_a_coordinator_that_has_lost_its_disk_goes_on_with_the_trainer_where_it_is(config: RunConfig) -> None:
+    for tell in (lambda ledger: ledger.batch(7, 9, 40), lambda ledger: ledger.stepped(6, 9, 40)):
+        ledger = opened(config)
+        tell(ledger)
+        assert (ledger.version, ledger.store.step) == (9, 6)
+        play(ledger, taken := ledger.take("s", 8, now=0))
+        assert {slot.group for slot in taken} == {41, 42, 43, 44}
+        assert len(ledger.batch(7, 9, 40)) == 4
+        ledger.stepped(7, 10, 42)
+        with pytest.raises(OutOfStep, match="another trainer"):
+            ledger.batch(12, 14, 60)
+        ledger.store.close()
+        (config.folder / "run.db").unlink()
 
 
 def test_nobody_plays_before_a_trainer_has_begun_and_a_server_has_its_weights(config: RunConfig) -> None:
     ledger = opened(config)
     assert ledger.take("s", 8, now=0) == []
-    version = ledger.begin(0, None)
+    version = ledger.begin(0, None, None)
     assert ledger.take("s", 8, now=0) == []
     ledger.served(version)
     assert len(ledger.take("s", 8, now=0)) == 8
@@ -66,16 +82,16 @@ def test_a_silent_sampler_loses_its_attempts_and_another_plays_them(config: RunC
 def test_a_batch_that_is_asked_for_twice_is_the_same(config: RunConfig) -> None:
     ledger = begun(config)
     play(ledger, ledger.take("s", 8, now=0))
-    first = ledger.batch(1)
+    first = ledger.batch(1, ledger.version, None)
     assert len(first) == 4
-    assert ledger.batch(1) == first
-    assert opened(config).batch(1) == first, "also after the coordinator was killed"
+    assert ledger.batch(1, ledger.version, None) == first
+    assert opened(config).batch(1, ledger.version, None) == first, "also after the coordinator was killed"
 
 
 def test_groups_without_anything_to_learn_are_refilled_and_leave_the_store(config: RunConfig) -> None:
     ledger = begun(config)
     play(ledger, ledger.take("s", 8, now=0), reward=1.0)
-    assert ledger.batch(1) == []
+    assert ledger.batch(1, ledger.version, None) == []
     assert ledger.counts["group_zero_variance"] == 4
     assert ledger.store.counts() == {"unused": 8}
     assert len(ledger.take("s", 8, now=0)) == 8
@@ -93,31 +109,31 @@ def test_weights_of_a_lost_timeline_never_share_a_version(config: RunConfig) -> 
     ledger = begun(config)
     for step in (1, 2):
         play(ledger, ledger.take("s", 8, now=0))
-        assert ledger.batch(step)
-        ledger.stepped(step, step)
+        assert ledger.batch(step, ledger.version, None)
+        ledger.stepped(step, step, None)
         ledger.served(step)
-    assert ledger.begin(1, None) == 3
-    assert ledger.begin(1, 9) == 10
+    assert ledger.begin(1, None, None) == 3
+    assert ledger.begin(1, 9, None) == 10
 
 
 def test_a_second_trainer_is_refused(config: RunConfig) -> None:
     ledger = begun(config)
     play(ledger, ledger.take("s", 8, now=0))
-    ledger.batch(1)
-    ledger.stepped(1, 1)
+    ledger.batch(1, ledger.version, None)
+    ledger.stepped(1, 1, None)
     with pytest.raises(OutOfStep, match="another trainer"):
-        ledger.batch(1 + 2)
+        ledger.batch(1 + 2, ledger.version, None)
     with pytest.raises(OutOfStep, match="another trainer took over"):
-        ledger.stepped(2, 7)
+        ledger.stepped(2, 7, None)
 
 
 def test_a_run_is_finished_when_its_last_checkpoint_is_durable_and_no_sooner(config: RunConfig) -> None:
     ledger = begun(config)
-    ledger.begin(29, None)
+    ledger.begin(29, None, None)
     ledger.served(1)
     play(ledger, ledger.take("s", 8, now=0))
-    assert ledger.batch(30)
-    ledger.stepped(30, 2)
+    assert ledger.batch(30, ledger.version, None)
+    ledger.stepped(30, 2, None)
     assert not ledger.finished, "its trainer may yet die, and need samplers"
     ledger.ack(30)
     assert ledger.finished
@@ -155,13 +171,13 @@ def test_any_deaths_at_any_time(config: RunConfig, seed: int) -> None:
                 if dice.random() < 0.1:
                     play(ledger, [slot])  # the answer was lost, and the sampler repeats itself
             case "train" if not batch:
-                batch = [one.id for one in ledger.batch(step + 1)]
+                batch = [one.id for one in ledger.batch(step + 1, ledger.version, None)]
             case "train":
                 claimed = ledger.store.batch(step + 1)
                 oldest = min(one.oldest_version or 0 for one in claimed)
                 assert version - oldest <= config.schedule.max_staleness
                 step, version = step + 1, version + 1
-                ledger.stepped(step, version)
+                ledger.stepped(step, version, None)
                 ledger.served(version)
                 history[step], batch = batch, []
                 seen_versions.append(version)
@@ -171,7 +187,7 @@ def test_any_deaths_at_any_time(config: RunConfig, seed: int) -> None:
             case "kill trainer":
                 step, batch = durable, []
                 history = {past: ids for past, ids in history.items() if past <= durable}
-                version = ledger.begin(step, None)
+                version = ledger.begin(step, None, None)
                 ledger.served(version)
                 seen_versions.append(version)
             case "kill sampler":

@@ -131,6 +131,23 @@ def test_nothing_is_trained_twice_or_lost_whoever_is_killed(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_a_coordinator_that_loses_its_disk_costs_no_step_and_repeats_no_task(tmp_path: Path) -> None:
+    with processes(tmp_path, steps=8, checkpointEvery=100) as run:
+        run.until(lambda: len(run.steps) >= 3)
+        run.kill("coordinator")
+        trained = set(_ids(run, "SELECT id FROM uses WHERE purpose = 'train'"))
+        for file in Path(run.config["folder"]).glob("trajectories.db*"):
+            file.unlink()
+        run.start("coordinator")
+        run.until(lambda: run.running["trainer"].poll() is not None)
+        assert run.running["trainer"].returncode == 0, run.logs()
+    assert [line["step"] for line in run.steps] == list(range(1, 9))
+    later = set(_ids(run, "SELECT id FROM uses WHERE purpose = 'train'"))
+    assert later
+    assert not {id_.partition("-")[0] for id_ in trained} & {id_.partition("-")[0] for id_ in later}
+
+
+@pytest.mark.slow
 def test_sigterm_ends_a_trainer_with_85_and_the_next_goes_on_from_there(tmp_path: Path) -> None:
     with processes(tmp_path, steps=6, checkpointEvery=100) as run:
         run.until(lambda: len(run.steps) >= 2)

@@ -35,7 +35,8 @@ class Outlet:
         self.said: list[Any] = []
         self.version, self.quarantined, self.reward = -1, 0, 0.25
 
-    def begin(self, step: int) -> int:
+    def begin(self, step: int, newest_group: int | None) -> int:
+        assert newest_group == (step or None), "batch n is of group n"
         self.version += 1
         self.said.append(("begin", step, self.version))
         return self.version
@@ -44,7 +45,8 @@ class Outlet:
         self.on_batch(step)
         return self.batches[step]
 
-    def stepped(self, step: int, version: int) -> None:
+    def stepped(self, step: int, version: int, newest_group: int) -> None:
+        assert newest_group == step
         self.version = version
         self.said.append(("stepped", step, version))
 

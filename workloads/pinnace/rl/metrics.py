@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 METRICS = "metrics.jsonl"
 
@@ -57,6 +58,11 @@ class JsonLines:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(before.read_text() if before else "")
+
+    def last(self, name: str) -> Any:
+        """The value of the newest step; None before the first."""
+        lines = self._path.read_text().splitlines()
+        return json.loads(lines[-1])[name] if lines else None
 
     def write(self, step: int, values: Values) -> None:
         with self._path.open("a") as file:

@@ -34,25 +34,30 @@ class Outlet:
         self._output = output
         self.quarantined, self.reward = 0, 0.0
         """Servers that did not take over the newest weights; mean reward of the newest attempts."""
+        self._known: dict[str, int | None] = {}
+        """Version and newest group that was trained: a coordinator that has lost its disk learns them from us."""
         self._thread = ThreadPoolExecutor(1, "announce")
         self._announced: Future[None] | None = None
 
-    def begin(self, step: int) -> int:
-        """Says from which step training goes on; returns the version of its weights."""
+    def begin(self, step: int, newest_group: int | None) -> int:
+        """Says from which step training goes on, and which groups are trained; returns the version of its weights."""
         newest = self._weights.newest()
-        given = {"step": step, "published": None if newest is None else newest.version}
-        return int(self._coordinator.ask("/v1/trainer/begin", given).json()["version"])
+        given = {"step": step, "published": None if newest is None else newest.version, "newest_group": newest_group}
+        version = int(self._coordinator.ask("/v1/trainer/begin", given).json()["version"])
+        self._known = {"version": version, "newest_group": newest_group}
+        return version
 
     def batch(self, step: int) -> list[Trajectory]:
         """Claimed for the step; empty when there was too little to train on for as long as a poll takes."""
         with suppress(Stopped):
-            return load_trajectories(self._coordinator.ask("/v1/trainer/batch", {"step": step}).content)
+            return load_trajectories(self._coordinator.ask("/v1/trainer/batch", {"step": step, **self._known}).content)
         return []
 
-    def stepped(self, step: int, version: int) -> None:
+    def stepped(self, step: int, version: int, newest_group: int) -> None:
         """The number of the weights is taken before anybody sees them."""
+        self._known = {"version": version, "newest_group": newest_group}
         with suppress(Stopped):
-            answer = self._coordinator.ask("/v1/trainer/stepped", {"step": step, "version": version})
+            answer = self._coordinator.ask("/v1/trainer/stepped", {"step": step, **self._known})
             self.reward = float(answer.json()["reward"])
 
     def durable(self, step: int) -> None:

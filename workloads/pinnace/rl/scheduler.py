@@ -127,13 +127,14 @@ class Scheduler:
             self._next += 1
         return started
 
-    def restore(self, waiting: Iterable[Trajectory], *, ids: Iterable[str]) -> list[Slot]:
+    def restore(self, waiting: Iterable[Trajectory], *, ids: Iterable[str], first_group: int = 0) -> list[Slot]:
         """Takes back what a store kept over a restart; returns the missing members' slots, all to be launched.
 
-        `ids` are those of all trajectories that the store has ever seen: their groups' numbers are not given again.
+        `ids` are those of all trajectories that the store has ever seen: their groups' numbers are not given again, and
+        none below `first_group`.
         """
         seen = [Slot.parse(id_) for id_ in ids]
-        self._next = max((slot.group + 1 for slot in seen), default=0)
+        self._next = max([first_group, *(slot.group + 1 for slot in seen)])
         launches = {(slot.group, slot.member): slot.launch + 1 for slot in sorted(seen)}
         for slot, trajectory in sorted((Slot.parse(one.id), one) for one in waiting):
             group = self._groups.setdefault(slot.group, _Group())

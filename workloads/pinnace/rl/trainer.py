@@ -50,9 +50,10 @@ def train(
     if saved is not None:
         engine.load(saved.folder / "state")
     step = saved_step = saved.step if saved is not None else 0
-    version = ranks.share(outlet.begin(step) if ranks.first else 0)
     before = saved.folder / "state" / METRICS if saved is not None else None
     lines = JsonLines(config.folder / METRICS, before) if ranks.first else None
+    newest_group = lines.last("newest_group") if lines is not None else None
+    version = ranks.share(outlet.begin(step, newest_group) if ranks.first else 0)
     publish(engine, outlet, version, config.model, probe_ids, ranks, clock)
 
     while step < config.steps:
@@ -75,13 +76,14 @@ def train(
                 step=step,
             ) from error
         step, version = step + 1, version + 1
+        newest_group = max([newest_group or 0, *(int(one.group_id) for one in trajectories)])
         if ranks.first:
-            outlet.stepped(step, version)
+            outlet.stepped(step, version, newest_group)
         publish(engine, outlet, version, config.model, probe_ids, ranks, clock)
         if lines is not None:
             values = measure(trajectories, groups, samples, made, version=version - 1) | {
                 "grad_norm": norm, "policy_version": version, "servers_quarantined": outlet.quarantined,
-                "reward": outlet.reward,
+                "reward": outlet.reward, "newest_group": newest_group,
                 **clock.values(),
             }  # fmt: skip
             lines.write(step, values)

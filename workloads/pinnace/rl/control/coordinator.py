@@ -62,13 +62,12 @@ class Coordinator:
         return await self._changed()
 
     async def begin(self, request: web.Request) -> web.StreamResponse:
-        given = await request.json()
-        version = self._ledger.begin(given["step"], given["published"])
+        version = self._ledger.begin(**await request.json())
         return await self._changed({"version": version})
 
     async def batch(self, request: web.Request) -> web.StreamResponse:
-        step = (await request.json())["step"]
-        made: list[Trajectory] = await self._until(lambda: self._ledger.batch(step))
+        given = await request.json()
+        made: list[Trajectory] = await self._until(lambda: self._ledger.batch(**given))
         return web.Response(body=dump_trajectories(made), content_type="application/json")
 
     async def stepped(self, request: web.Request) -> web.StreamResponse:

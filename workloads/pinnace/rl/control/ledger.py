@@ -62,20 +62,17 @@ class Ledger:
         """Mean of the newest attempts, as many as a step has. Those count, too, whose groups are refilled."""
         return statistics.fmean(self._rewards) if self._rewards else 0.0
 
-    def begin(self, step: int, published: int | None) -> int:
+    def begin(self, step: int, published: int | None, newest_group: int | None) -> int:
         """A trainer starts from the checkpoint of `step`; returns the version to publish its weights as.
 
         `published` is the newest version whose weights are to be found. A number is never given to other weights again.
+        `newest_group` is the newest that was trained: the tasks after it are next, also where our disk is a new one.
         """
         known = [version for version in (self.store.version, published) if version is not None]
         version = max(known) + 1 if known else 0
-        freed = self.store.rewind(step)
-        self.counts["rewound_trajectories"] += freed
-        self.store.reserve(version, step=step)
-        self._scheduler = Scheduler(self.config.schedule, version=version)
+        self.counts["rewound_trajectories"] += self.store.rewind(step)
+        self._go_on(step, version, newest_group)
         self._served = -math.inf
-        self.finished = step >= self.config.steps
-        self._restore()
         return version
 
     def take(self, sampler: str, limit: int, *, now: float) -> list[Slot]:
@@ -137,12 +134,15 @@ class Ledger:
             self.counts["expired_leases"] += 1
             self.lost(id_)
 
-    def batch(self, step: int) -> list[Trajectory]:
-        """The step's trajectories, claimed for it; empty while there are too few. Asking again gives the same."""
+    def batch(self, step: int, version: int, newest_group: int | None) -> list[Trajectory]:
+        """The step's trajectories, claimed for it; empty while there are too few. Asking again gives the same.
+
+        `version` and `newest_group` are the trainer's: where our disk is a new one, they are all that is known.
+        """
+        if self.store.version is None:
+            self._go_on(step - 1, version, newest_group)
         if claimed := self.store.batch(step):
             return claimed
-        if self.store.version is None:
-            raise OutOfStep("the coordinator's disk is new: the trainer goes on from its last checkpoint")
         if step != self.store.step + 1:
             raise OutOfStep(f"step {step} was asked for, and step {self.store.step} is done: is there another trainer?")
         groups = self._scheduler.cut()
@@ -153,8 +153,10 @@ class Ledger:
         self._judged -= groups.keys()
         return self.store.batch(step)
 
-    def stepped(self, step: int, version: int) -> None:
+    def stepped(self, step: int, version: int, newest_group: int | None) -> None:
         """The trainer has made `step` and is about to publish it as `version`. May be told twice."""
+        if self.store.version is None:
+            self._go_on(step, version, newest_group)
         if (step, version) == (self.store.step, self.store.version):
             return
         if step != self.store.step + 1 or version != self.version + 1:
@@ -190,12 +192,19 @@ class Ledger:
             **labelled("events", "kind", self.counts + self._scheduler.counts),
         }
 
-    def _restore(self) -> None:
+    def _go_on(self, step: int, version: int, newest_group: int | None) -> None:
+        self.store.reserve(version, step=step)
+        self._scheduler = Scheduler(self.config.schedule, version=version)
+        self._served = version
+        self.finished = step >= self.config.steps
+        self._restore(first_group=0 if newest_group is None else newest_group + 1)
+
+    def _restore(self, first_group: int = 0) -> None:
         self._leases.clear()
         self._judged.clear()
         waiting = list(self.store.waiting())
         self._unused = {one.id for one in waiting}
-        self._waiting = deque(self._scheduler.restore(waiting, ids=self.store.ids()))
+        self._waiting = deque(self._scheduler.restore(waiting, ids=self.store.ids(), first_group=first_group))
         self._settle()
 
     def _again(self, slot: Slot | None) -> None:

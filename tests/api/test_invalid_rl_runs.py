@@ -59,7 +59,12 @@ CASES = [
     Case("no tasks at all", {"tasks": {}}, ("spec.tasks", "exactly one of uri, configMap, builtin")),
     Case("no agent at all", {"agent": {}}, ("spec.agent", "exactly one of loop, function, command")),
     Case("two agents", {"agent.function": "a.b:c"}, ("spec.agent", "exactly one of loop, function, command")),
-    Case("no reward at all", {"reward": {}}, ("spec.reward", "exactly one of builtin, function, api")),
+    Case("no reward at all", {"reward": {}}, ("spec.reward", "exactly one of builtin, grader, function, api")),
+    Case(
+        "a rule and a judge",
+        {"reward": {"grader": {"rule": "GAIA", "judge": {"url": "https://judge.example.com/v1", "model": "m"}}}},
+        ("spec.reward.grader", "exactly one of rule, judge"),
+    ),
     Case(
         "two engines", {"rollout.vllm": {"device": "cpu"}}, ("spec.rollout", "exactly one of sglang, vllm, reference")
     ),

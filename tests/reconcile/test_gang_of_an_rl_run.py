@@ -196,6 +196,18 @@ def test_a_configuration_can_be_made_of_what_prepare_finds() -> None:
     )
 
 
+def test_samplers_alone_know_the_judge_and_reach_it() -> None:
+    judge = {"url": "https://judge.example.com:9443/v1", "model": "m", "secretName": "judge-key"}
+    run = rlrun(reward={"grader": {"judge": judge}}, agent={"loop": {}})
+    knows = {role: "PINNACE_JUDGE_API_KEY" in told(containers(job)[role]) for role, job in gang(run).items()}
+    assert [role for role, known in knows.items() if known] == ["sampler"]
+    env = {each["name"]: each for each in containers(gang(run)["sampler"])["sampler"]["env"]}
+    assert env["PINNACE_JUDGE_URL"]["value"] == judge["url"]
+    assert env["PINNACE_JUDGE_API_KEY"]["valueFrom"]["secretKeyRef"] == {"name": "judge-key", "key": "apiKey"}
+    opened = {role for role, spec in policies(run).items() if "9443" in json.dumps(spec["egress"])}
+    assert opened == {"sampler"}
+
+
 def test_servers_are_started_as_training_needs_them() -> None:
     vllm = containers(gang(rlrun("vllm", **VLLM))["rollout"])["rollout"]
     assert vllm["image"] == "registry.example.com/pinnace/rollout-vllm:1.2.3-cuda"

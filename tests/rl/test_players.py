@@ -50,12 +50,14 @@ async def test_a_program_finds_its_endpoint_its_key_and_its_task_and_prints_its_
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PINNACE_RL_KEY", "the run's own")
+    monkeypatch.setenv("PINNACE_JUDGE_API_KEY", "the judge's")
     ending = await play_program(
         tmp_path, model,
         "import json, os; e = os.environ; print('thinking'); "
-        "print(e['OPENAI_BASE_URL'], e['OPENAI_API_KEY'], json.loads(e['PINNACE_TASK'])['id'], 'PINNACE_RL_KEY' in e)",
+        "print(e['OPENAI_BASE_URL'], e['OPENAI_API_KEY'], json.loads(e['PINNACE_TASK'])['id'], "
+        "[name for name in e if name.startswith('PINNACE_') and name.endswith('_KEY')])",
     )  # fmt: skip
-    assert ending == Ending(Termination.ANSWERED, "http://here/v1 key t False")
+    assert ending == Ending(Termination.ANSWERED, "http://here/v1 key t []")
 
 
 async def test_a_program_that_fails_says_nothing_about_the_policy(tmp_path: Path, model: Path) -> None:
@@ -160,6 +162,15 @@ def test_tasks_that_can_not_be_told_apart_are_refused(tmp_path: Path, model: Pat
     given.tasks.write_text(lines)
     with pytest.raises(InvalidData, match=told):
         given.check()
+
+
+def test_a_reward_function_looks_at_all_tasks_before_anything_starts(tmp_path: Path, model: Path) -> None:
+    from pinnace.rl import processes
+
+    given = config(tmp_path, model, reward="pinnace.evals.rewards:number")
+    given.tasks.write_text('{"id": "a", "question": "1+1", "answer": "2"}\n{"id": "b", "question": "?", "answer": "x"}')
+    with pytest.raises(InvalidData, match="tasks: the reference 'x' is not a number"):
+        processes.check(given)
 
 
 class Proxied:

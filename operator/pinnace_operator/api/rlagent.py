@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pinnace_operator.api.base import ApiModel, ListType, matches
 from pinnace_operator.api.evalagent import Dialect
+from pinnace_operator.api.evalbenchmark import Judge
 from pinnace_operator.api.fields import S3Uri, whole
 from pinnace_operator.api.shared import BuiltinData, ConfigMapSource, exactly_one
 
@@ -76,16 +77,37 @@ class NoSettings(ApiModel):
     """Nothing to set."""
 
 
+class GradingRule(StrEnum):
+    """How an answer is compared with the task's `answer`."""
+
+    EXACT = "Exact"
+    EXACT_IGNORING_CASE = "ExactIgnoringCase"
+    NUMBER = "Number"
+    GAIA = "GAIA"
+
+
+class RLGrader(ApiModel):
+    """A grader of EvalSuite: exactly one of rule and judge. Tasks need a `question` and an `answer`."""
+
+    rule: GradingRule | None = None
+    """Exact, ExactIgnoringCase, Number (within one part in a million) or GAIA (the leaderboard's, also Scout's)."""
+    judge: Judge | None = None
+    """A model decides. Where it fails the reward is unknown."""
+
+    rules = (exactly_one("grader", "rule", "judge"),)
+
+
 class RLReward(ApiModel):
-    """What an attempt is worth: exactly one of builtin, function and api.
+    """What an attempt is worth: exactly one of builtin, grader, function and api.
 
     Right, wrong or unknown: what fails for reasons of the infrastructure or of the judge is never counted as wrong."""
 
     builtin: NoSettings | None = None
     """The built-in task's own."""
+    grader: RLGrader | None = None
     function: Function | None = None
     """`module:function`, called with the task and the answer; a number, a bool, or None where nobody can tell."""
     api: NoSettings | None = None
     """The agent's own harness posts it to `/reward` below its base URL."""
 
-    rules = (exactly_one("reward", "builtin", "function", "api"),)
+    rules = (exactly_one("reward", "builtin", "grader", "function", "api"),)

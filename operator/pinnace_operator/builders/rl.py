@@ -165,8 +165,21 @@ def _sampler(spec: RLRunSpec, images: Images, tools: Mapping[str, Any] | None) -
     return _Pod(
         image=sampler.image or images.tools, resources=sampler.resources.to_manifest() or _SMALL,
         command=("pinnace", "rl", "sample", CONFIG, "--slots", str(slots), "--metrics-port", str(METRICS_PORT)),
-        overlay=sampler.pod_template, told=Told.KEY, pods=sampler.replicas, env=sandbox,
+        overlay=sampler.pod_template, told=Told.KEY, pods=sampler.replicas, env=(*sandbox, *_judge(spec)),
     )  # fmt: skip
+
+
+def _judge(spec: RLRunSpec) -> Env:
+    judge = spec.reward.grader.judge if spec.reward.grader else None
+    if judge is None:
+        return ()
+    named = (
+        environment.plain("PINNACE_JUDGE_URL", judge.url),
+        environment.plain("PINNACE_JUDGE_MODEL", judge.model),
+    )
+    if judge.secret_name is None:
+        return named
+    return (*named, environment.from_secret("PINNACE_JUDGE_API_KEY", judge.secret_name, "apiKey", optional=False))
 
 
 def _control(spec: RLRunSpec, images: Images, role: str, told: Told) -> _Pod:

@@ -56,6 +56,8 @@ def _more(spec: RLRunSpec, role: str, outside: Object) -> list[Object]:
     if role == rl.SAMPLER and (spec.agent.loop is None or spec.reward.function):
         return [{}]
     found = [DNS, outside]
+    if role == rl.SAMPLER and spec.reward.grader and spec.reward.grader.judge:
+        found.append(anywhere(port_of(spec.reward.grader.judge.url), []))
     if role == rl.SAMPLER and spec.tool_sandbox:
         gateway = {KIND: "ToolSandbox", NAME: spec.tool_sandbox.name, ROLE: GATEWAY}
         found.append(to_pods(gateway, [GATEWAY_PORT]))

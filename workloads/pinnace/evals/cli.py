@@ -174,6 +174,28 @@ def compare(
         _out.print(table)
 
 
+@app.command()
+def tasks(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="a benchmark; or a .yaml or .py file of yours")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the file to write")] = Path("tasks.jsonl"),
+    split: Split = None,
+    data: Data = None,
+    revision: Revision = None,
+    checksum: Checksum = None,
+    limit: Limit = None,
+    ids: Ids = None,
+) -> None:
+    """Write questions as an RLRun plays them: JSON lines with id, question, system and answer."""
+    from .assemble import find_data
+    from .rewards import write_tasks
+
+    with _explained():
+        (chosen,) = _data([name], split, data, revision, checksum, limit, ids)
+        loaded = find_data(chosen)
+        write_tasks(loaded, out)
+        _err.print(f"{len(loaded.items)} tasks of {loaded.benchmark.name}, {loaded.split}: {out}", highlight=False)
+
+
 @app.command("list")
 def list_() -> None:
     """List the benchmarks with their splits, graders and what access they need."""

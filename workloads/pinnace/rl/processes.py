@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from pinnace.chat import ChatTokenizer
+from pinnace.outcome import InvalidData
 from pinnace.storage import Storage
 
 from .capture.capture import Capture
@@ -43,8 +44,16 @@ def serve(app: web.Application | Awaitable[web.Application], url: str) -> None:
 
 
 def check(config: RunConfig) -> None:
-    """Whether samplers could start. Raises `InvalidSpec`."""
-    _ = agent_of(config), config.reward and imported(config.reward, "reward")
+    """Whether samplers could start. A reward function may have a `check` of all tasks, which raises ValueError.
+
+    Raises `InvalidSpec`, `InvalidData`.
+    """
+    agent_of(config)
+    reward = imported(config.reward, "reward") if config.reward else None
+    try:
+        getattr(reward, "check", lambda _: None)(config.read_tasks())
+    except ValueError as error:
+        raise InvalidData(f"tasks: {error}") from None
 
 
 def coordinate(config: RunConfig) -> None:

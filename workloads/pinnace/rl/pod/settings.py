@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pinnace_operator.api.rlagent import RLAgent
+from pinnace_operator.api.rlagent import GradingRule, RLAgent, RLReward
 from pinnace_operator.api.rlroles import TrainOffload
 from pinnace_operator.api.rlrun import RLRunSpec
 from pinnace_operator.api.rlsignal import Clipped, RLLoss, RLSignal, ZeroVariance
@@ -19,6 +19,10 @@ from pinnace.outcome import InvalidSpec
 from pinnace.rl.config import RunConfig
 
 _BUILTIN = "pinnace.rl.pod.arithmetic"
+_GRADERS = {
+    GradingRule.EXACT: "exact", GradingRule.EXACT_IGNORING_CASE: "exact_ignoring_case", GradingRule.NUMBER: "number",
+    GradingRule.GAIA: "gaia",
+}  # fmt: skip
 _GATEWAY = "pinnace.rl.pod.gateway:tools"
 _LOSSES = {
     "grpo": "grpo", "dr_grpo": "dr-grpo", "gspo": "gspo", "cispo": "cispo", "minirl": "minirl",
@@ -96,7 +100,7 @@ def _document(spec: RLRunSpec, place: Place) -> dict[str, Any]:
         "keep_checkpoints": spec.checkpoint.keep_last,
         "tasks": place.tasks,
         "agent": _agent(spec.agent, _tools(spec)),
-        "reward": f"{_BUILTIN}:reward" if spec.reward.builtin else spec.reward.function,
+        "reward": _reward(spec.reward),
         "schedule": {
             "groups_per_step": schedule.groups_per_step,
             "group_size": schedule.group_size,
@@ -139,6 +143,16 @@ def _document(spec: RLRunSpec, place: Place) -> dict[str, Any]:
         "samplers": spec.sampler.replicas,
         "trainer_processes": trainer.processes,
     }
+
+
+def _reward(reward: RLReward) -> str | None:
+    """None: the agent's harness posts it."""
+    if reward.builtin:
+        return f"{_BUILTIN}:reward"
+    if reward.grader:
+        rule = reward.grader.rule
+        return f"pinnace.evals.rewards:{_GRADERS[rule] if rule else 'judged'}"
+    return reward.function
 
 
 def _agent(agent: RLAgent, tools: str | None) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _command(config: AgentConfig) -> Play:
         given = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": api_key, "PINNACE_TASK": json.dumps(dict(task))}
         process = await asyncio.create_subprocess_exec(
             *program,
-            env=_without_key() | given,
+            env=_without_keys() | given,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -114,9 +114,11 @@ def _command(config: AgentConfig) -> Play:
     return play
 
 
-def _without_key() -> dict[str, str]:
-    """The environment without the run's own key: an agent has its session's."""
-    return {name: value for name, value in os.environ.items() if name != "PINNACE_RL_KEY"}
+def _without_keys() -> dict[str, str]:
+    """The environment without the run's own key, since an agent has its session's, and without the judge's."""
+    return {
+        name: value for name, value in os.environ.items() if name not in {"PINNACE_RL_KEY", "PINNACE_JUDGE_API_KEY"}
+    }
 
 
 _ENDED = {

@@ -34,7 +34,7 @@ async def reward_of(function: Callable[..., Any] | None, task: Task, ending: End
             else posted
         )
     try:
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
             made = await function(task, ending.answer)
         else:
             made = await asyncio.to_thread(function, task, ending.answer)

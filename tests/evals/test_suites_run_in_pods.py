@@ -401,7 +401,10 @@ def test_what_only_the_server_knows_is_said_before_an_attempt(
         run(place, model.url, monkeypatch)
 
 
-def test_a_server_that_is_gone_may_come_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone_is_waited_for_and_may_come_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pinnace.evals.suite.shard._SERVER_SECONDS", 3)
+    began = time.monotonic()
     with pytest.raises(OutOfReach) as caught:
         run(place, "http://127.0.0.1:9/v1", monkeypatch)
     assert failed(caught.value).reason == "RolloutFailed"
+    assert time.monotonic() - began > 3

@@ -32,7 +32,7 @@ from pinnace_operator.api.outcome import Outcome
 from e2e.faults.flaky import flaky
 from e2e.faults.model import Answer, Request, ScriptedModel, Trouble
 from e2e.faults.threads import in_thread, serving
-from e2e.gateway.lab import TOKEN, lab, server
+from e2e.gateway.lab import TOKEN, eventually, lab, server
 from e2e.s3 import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
 from e2e.scout import Oracle, read_tasks
 from e2e.stored import keys, raw_client
@@ -63,7 +63,7 @@ class Shards:
 
     def finish(self, timeout: float = 900) -> Outcome:
         """What they come to, once all have ended well."""
-        until(lambda: all(process.poll() == 0 for process in self._running), timeout)
+        eventually("all have ended well", lambda: all(process.poll() == 0 for process in self._running), within=timeout)
         said = {(self._folder / f"{index}.json").read_text() for index in range(SHARDS)}
         found = [outcome for text in said if (outcome := Outcome.parse(text)) is not None]
         assert len({each.output for each in found}) == 1, "shards disagree about the report"
@@ -141,7 +141,7 @@ class Stage:
         total, began = sum(map(len, wanted.values())), time.monotonic()
         shards = Shards(self.folder, self._environ(benchmark, model.url, resolved or {}, spec))
         try:
-            until(lambda: len(model.requests) >= total // 10)
+            asked(model, total // 10)
             disturb(shards)
             outcome = shards.finish()
         finally:
@@ -175,11 +175,9 @@ class Stage:
         }  # fmt: skip
 
 
-def until(condition: Callable[[], bool], timeout: float = 600) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"not within {timeout} s"
-        time.sleep(0.05)
+def asked(model: ScriptedModel, count: int) -> None:
+    """Waits until the model has got so many requests."""
+    eventually(f"{count} requests", lambda: len(model.requests) >= count, within=600)
 
 
 async def mostly(request: Request) -> Answer:
@@ -206,7 +204,7 @@ def shards_killed(stage: Stage, items: int, attempts: int, kills: int) -> Played
 
     def disturb(shards: Shards) -> None:
         for number in range(kills):
-            until(lambda at=total // 10 + number * total * 8 // 10 // kills: len(model.requests) >= at)  # type: ignore[misc]
+            asked(model, total // 10 + number * total * 8 // 10 // kills)
             shards.kill(dice.randrange(SHARDS))
 
     with serving(mostly, context=CONTEXT) as model:

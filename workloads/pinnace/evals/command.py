@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .assemble import AgentOptions, Assembled, DataOptions, EndpointOptions, assemble, find_data, judge_at
 from .blobs import Blobs, open_blobs
-from .errors import BadPlan
+from .errors import BadPlan, EndpointDown
 from .grading import grade_all
 from .intervals import compare
 from .plan import Plan
@@ -22,6 +23,8 @@ from .report import Summary, summarise_run
 from .report.page import Compared
 from .report.write import read_summaries, read_trajectories, write_report
 from .worker import Progress, Shard, Spending, work
+
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,15 @@ async def evaluate(options: RunOptions, *, say: Callable[[str], None] = lambda _
     return Done(summaries, f"{blobs}/report/report.html", crashed)
 
 
-async def prepare(options: RunOptions) -> list[Assembled]:
-    """Loads and checks. Raises `EvalError`, `pinnace.agent.PolicyError`, `pinnace.chat.TokenizerError`."""
+async def prepare(options: RunOptions, *, patience: float = 0) -> list[Assembled]:
+    """Loads and checks. Raises `EvalError`, `pinnace.agent.PolicyError`, `pinnace.chat.TokenizerError`.
+
+    Args:
+        patience: seconds that an endpoint which does not answer is waited for.
+    """
     loaded = [find_data(each) for each in options.data]
     client = _client(options.agent.endpoint)
-    agent = await _served(options.agent, client)
+    agent = await _served(options.agent, client, patience)
     parts = [
         await assemble(each, agent, attempts=options.attempts, profile=options.profile, judge=options.judge)
         for each in loaded
@@ -110,9 +117,17 @@ def _client(endpoint: EndpointOptions) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=endpoint.url, api_key=endpoint.api_key, timeout=60, max_retries=2)
 
 
-async def _served(agent: AgentOptions, client: AsyncOpenAI) -> AgentOptions:
+async def _served(agent: AgentOptions, client: AsyncOpenAI, patience: float) -> AgentOptions:
     """The agent's options with what the endpoint says of its model filled in."""
-    served = await look(client, agent.endpoint.model or None)
+    end = time.monotonic() + patience
+    while True:
+        try:
+            served = await look(client, agent.endpoint.model or None)
+            break
+        except EndpointDown:
+            if time.monotonic() >= end:
+                raise
+        await asyncio.sleep(_LOOK_SECONDS)
     context = check_context(served, agent.context or None, agent.sampling.max_tokens)
     second = agent.second
     if second is not None and not second.model:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .benchmark import Loaded
+from .benchmarks import find
 from .errors import BadPlan
-from .graders import Answered, Grade, Grader, Judge, JudgeGrader, JudgePrompt, RuleGrader, readings
+from .graders import Answered, Grade, Grader, Judge, RuleGrader
 from .graders.rules import RULES
 
 Task = Mapping[str, Any]
@@ -52,7 +53,7 @@ def _judge() -> Judge:
 exact, exact_ignoring_case, number, gaia = (
     GraderReward(RuleGrader(name, RULES[name])) for name in ("exact", "exact-ignoring-case", "number", "gaia")
 )
-judged = GraderReward(JudgeGrader(JudgePrompt.shipped("hle", readings.hle)), _judge)
+judged = GraderReward(find("hle").profile("official").grader, _judge)
 """By the model that PINNACE_JUDGE_URL and PINNACE_JUDGE_MODEL name, with HLE's prompt; unknown where it fails."""
 
 

@@ -21,8 +21,7 @@ from pinnace.storage import Published, RunDirectory, Storage
 
 from ..assemble import Assembled
 from ..blobs import Blobs, open_blobs
-from ..command import RunOptions, prepare
-from ..errors import EndpointDown
+from ..command import prepare
 from ..lease import Leases
 from ..records import Records, Unit
 from ..worker import Shard, work
@@ -36,6 +35,7 @@ log = logging.getLogger(__name__)
 _REFRESH_SECONDS = 15.0
 _LOOK_SECONDS = 2.0
 _SERVER_SECONDS = 900.0
+"""A server that is made anew, as after its node was drained, is waited for: preflight has found it well."""
 
 
 def shard(job: Job) -> Outcome:
@@ -64,18 +64,6 @@ async def _until_asked_to_end(suite: _Suite) -> Outcome:
         return await task
     except asyncio.CancelledError:
         raise Checkpointed("asked to end: unfinished attempts go on from their last event") from None
-
-
-async def _prepared(options: RunOptions) -> list[Assembled]:
-    """Waits for a server that is made anew, as after its node was drained: preflight has found it well."""
-    end = time.monotonic() + _SERVER_SECONDS
-    while True:
-        try:
-            return await prepare(options)
-        except EndpointDown:
-            if time.monotonic() > end:
-                raise
-        await asyncio.sleep(_LOOK_SECONDS)
 
 
 class _Suite:
@@ -107,7 +95,7 @@ class _Suite:
         options = await asyncio.to_thread(run_options, self._job, self._storage, shard=self._shard.index)
         for each in options:
             with explained():
-                parts += await _prepared(each)
+                parts += await prepare(each, patience=_SERVER_SECONDS)
         distinct(parts)
         return parts
 
